@@ -1,0 +1,263 @@
+"""The command `enumerator`. It only takes arguments apart: the work is done elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import pyarrow as pa
+import typer
+
+from cluster.describe import describe
+from cluster.inputs import DEFAULT_STARTS, Request, duration, read_campaign_file, request
+from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
+from cluster.output import choose_format, write_table, write_text
+from cluster.progress import DISPLAYS, check_display
+from enumerator.catalogue import Catalogue
+from enumerator.errors import CatalogueError, InputError
+
+if TYPE_CHECKING:
+    from cluster.driver import RunSummary
+
+# Set to see where an error comes from.
+DEBUG = "ENUMERATOR_DEBUG"
+
+app = typer.Typer(
+    help="An atlas of the local minima of two-layer networks: enumerate, deduplicate, store, query.",
+    epilog="First: enumerator run --students 6 --teachers 6 --starts 200 --catalogue atlas",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.command(
+    epilog="Example: enumerator run --students 17 --teachers 17 --starts 10000 --catalogue atlas",
+)
+def run(
+    campaign: Annotated[
+        Path | None, typer.Argument(metavar="[CAMPAIGN.toml]", help="A file with the options below; they win over it.")
+    ] = None,
+    students: Annotated[int | None, typer.Option(help="K, hidden units of the student.")] = None,
+    teachers: Annotated[int | None, typer.Option(help="M, hidden units of the teacher.")] = None,
+    starts: Annotated[
+        int | None, typer.Option(help=f"Starts wanted in total, those stored included.  [default: {DEFAULT_STARTS}]")
+    ] = None,
+    catalogue: Annotated[str, typer.Option(help="Directory of the catalogue, made if it is not there.")] = "atlas",
+    teacher: Annotated[
+        str | None, typer.Option(metavar="orthonormal|FILE.npy", help="The (M, M) teacher overlaps T.")
+    ] = None,
+    dimension: Annotated[int | None, typer.Option(help="Input dimension d of the starts.  [default: 1000]")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Standard deviation s of the initial weights, N(0, s^2 I).  [default: 1]")
+    ] = None,
+    initial: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Given initial overlaps: .npz, .arrow or .parquet with Q and R.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the starts.  [default: 0]")] = None,
+    dynamics: Annotated[str | None, typer.Option(help="gradient-flow or newton.  [default: gradient-flow]")] = None,
+    activation: Annotated[str | None, typer.Option(help="relu, in this version.  [default: relu]")] = None,
+    activation_slope: Annotated[float | None, typer.Option(help="Slope of leaky_relu.")] = None,
+    constraint: Annotated[str | None, typer.Option(help="none, in this version.  [default: none]")] = None,
+    second_layer: Annotated[str | None, typer.Option(help="fixed, in this version.  [default: fixed]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes at work.  [default: one per core, or per GPU]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    shard_size: Annotated[
+        int | None, typer.Option(help="Starts in a unit of work, fixed with the first run of a campaign.")
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="90s|30m|2h", help="Stop after so long, as Ctrl-C does, but with exit code 0.")
+    ] = None,
+    progress: Annotated[
+        str, typer.Option(metavar="|".join(DISPLAYS), help="How progress is shown, on stderr; json: see below.")
+    ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how long it would take, and how much memory and disk; write nothing.")
+    ] = False,
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Enumerate the minima of a landscape into a catalogue, and print those that this campaign found.
+
+    The same command resumes a run that was stopped; a larger --starts extends it. Ctrl-C stops a run after the shard
+    that is being stored (exit code 130), and so does --time-limit, with exit code 0 and the minima found so far.
+
+    --progress json prints an object on a line when there is news, at most once a second and at the end, and nothing
+    else but an error: campaign_id; done and asked, starts; rate, starts per second, and seconds_left, both null at
+    first; minima, distinct ones; unfinished, starts. A run that ends with done below asked was stopped.
+    """
+    # Here: only this command needs Ray, which takes its time to import.
+    from cluster.driver import check_request, run_campaign
+
+    format = choose_format(format, output)
+    check_display(progress)
+    seconds = None if time_limit is None else duration(time_limit, "--time-limit")
+    options = {
+        "students": students, "teachers": teachers, "starts": starts, "teacher": teacher, "dimension": dimension,
+        "scale": scale, "initial": initial, "seed": seed, "dynamics": dynamics, "activation": activation,
+        "activation_slope": activation_slope, "constraint": constraint, "second_layer": second_layer,
+        "shard_size": shard_size,
+    }  # fmt: skip
+    settings = {} if campaign is None else read_campaign_file(campaign)
+    wanted = request(settings | {name: value for name, value in options.items() if value is not None})
+    device = check_request(wanted.starts, workers, device, wanted.shard_size)
+    if dry_run:
+        _estimate(wanted, catalogue, workers, device, format, output)
+        return
+    atlas = Catalogue(catalogue, create=True)
+    summary = run_campaign(
+        wanted.campaign, wanted.starts, atlas, workers, device, wanted.shard_size, progress, time_limit=seconds
+    )
+    tell = say if progress != "json" else lambda text: None
+    stored = f"{summary.tally.done:,} of {wanted.starts:,} starts are stored in {catalogue}"
+    if summary.interrupted:
+        tell(f"Stopped. {stored}; the same command goes on from there.")
+        raise typer.Exit(130)
+    found = atlas.minima(campaign=summary.campaign_id)
+    write_table(found, "minima", format, output)
+    if summary.timed_out:
+        tell(f"\nStopped after {time_limit}. {stored}; the same command goes on from there.")
+    else:
+        tell(_closing(summary, catalogue, _program(), found))
+
+
+def _estimate(
+    wanted: Request, catalogue: str, workers: int | None, device: str, format: str, output: Path | None
+) -> None:
+    """Print what the run would take."""
+    from cluster.estimate import estimate
+
+    say("Measuring on a few starts ...")
+    # Opened only if there is one: a dry run makes nothing. What is there but is no catalogue is refused, as by a run.
+    folder = Path(catalogue)
+    nothing_there = "://" not in catalogue and not (folder.exists() and (folder.is_file() or any(folder.iterdir())))
+    atlas = None if nothing_there else Catalogue(catalogue)
+    found = estimate(wanted.campaign, wanted.starts, atlas, workers, device, wanted.shard_size)
+    if format == "table" and output is None:
+        write_text(found.text())
+    else:
+        write_table(found.table(), None, format, output)
+
+
+def _closing(summary: RunSummary, catalogue: str, command: str, found: pa.Table) -> str:
+    """What was done, where it lies, and what to type next."""
+    tally = summary.tally
+    done = f"Done in {summary.seconds:.0f} s" if tally.fresh else "Nothing was missing"
+    lines = [
+        f"\n{done}: {tally.text()}.",
+        f"The catalogue lies in {catalogue}; this is its campaign {summary.campaign_id}. What to type next:",
+        f"  {command} minima {catalogue} --format csv -o minima.csv",
+        f"  {command} starts {catalogue} --campaign {summary.campaign_id} --limit 10",
+    ]
+    if found.num_rows:
+        lines.append(f"  {command} show {catalogue} {found['label'][0].as_py()}")
+    return "\n".join([*lines, f"  {command} --help"])
+
+
+def _selecting(kind: str) -> Callable[..., None]:
+    """The command that prints the table `kind`, cut to what its options select."""
+
+    def command(
+        catalogue: CatalogueArgument,
+        students: Annotated[int | None, typer.Option(help="Only landscapes with so many students.")] = None,
+        teachers: Annotated[int | None, typer.Option(help="Only landscapes with so many teachers.")] = None,
+        activation: Annotated[str | None, typer.Option(help="Only landscapes with this activation.")] = None,
+        landscape: Annotated[str | None, typer.Option(metavar="ID", help="Only this landscape.")] = None,
+        campaign: Annotated[
+            str | None, typer.Option(metavar="ID", help="Only this campaign; hits count in it.")
+        ] = None,
+        dynamics: Annotated[str | None, typer.Option(help="Only campaigns with this dynamics.")] = None,
+        where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns.")] = None,
+        columns: Annotated[str | None, typer.Option(help="Columns to print, with commas between.")] = None,
+        sort: Annotated[str | None, typer.Option(help="Columns to sort by; -loss is loss descending.")] = None,
+        limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
+        format: FormatOption = None,
+        output: OutputOption = None,
+    ) -> None:
+        choose_format(format, output)
+        selection = {
+            "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
+            "campaign": campaign, "dynamics": dynamics, "where": where, "columns": columns, "sort": sort,
+            "limit": limit,
+        }  # fmt: skip
+        table = getattr(Catalogue(catalogue), kind)(**selection)
+        write_table(table, kind, format, output, all_columns=columns is not None)
+
+    return command
+
+
+_TABLES = {
+    "minima": ("The minima, with hits and frequency.", "atlas --students 17 --sort -frequency --limit 5"),
+    "saddles": ("The saddles that starts ended on.", "atlas --students 17 --teachers 17"),
+    "starts": ("Every start and what became of it.", "atlas --where \"outcome = 'unfinished'\" --format csv"),
+    "campaigns": ("The campaigns: landscape, dynamics, initial law, seed.", "atlas --format json"),
+    "landscapes": ("The landscapes.", "atlas --columns landscape_id,students,teachers"),
+}
+for _kind, (_help, _example) in _TABLES.items():
+    app.command(_kind, help=_help, epilog=f"Example: enumerator {_kind} {_example}")(_selecting(_kind))
+
+
+@app.command(epilog="Example: enumerator show atlas relu.17.17.0247664")
+def show(
+    catalogue: CatalogueArgument,
+    minimum: Annotated[str, typer.Argument(metavar="MINIMUM", help="Its id or label.")],
+) -> None:
+    """One minimum or saddle: loss, verdicts, symmetry, frequency, and its overlaps Q and R."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    write_text(describe(Catalogue(catalogue).minimum(minimum), width))
+
+
+@app.command(epilog='Example: enumerator sql atlas "select outcome, count(*) as n from starts group by outcome"')
+def sql(
+    catalogue: CatalogueArgument,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT statement.")],
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Any question: read-only SQL (DuckDB) on the tables landscapes, campaigns, minima, saddles and starts."""
+    choose_format(format, output)
+    write_table(Catalogue(catalogue).sql(query), None, format, output)
+
+
+def _fail(error: BaseException, code: int, advice: str = "") -> int:
+    text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    say(f"error: {' '.join(text.split()) or type(error).__name__}{advice}")
+    return code
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code: 0 success, 2 bad usage or input, 130 stopped, 1 anything else."""
+    try:
+        return app(args=list(arguments) or ["--help"], prog_name=_program(), standalone_mode=False) or 0
+    except (InputError, CatalogueError, typer.TyperException) as error:
+        if os.environ.get(DEBUG):
+            raise
+        advice = f" (see {_program()} --help)" if isinstance(error, typer.TyperException) else ""
+        return _fail(error, 2, advice)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        return _fail(error, 1, f" ({type(error).__name__}; {DEBUG}=1 shows where)")
+
+
+def _program() -> str:
+    """How the user called this command: by its name if that finds it, by its path otherwise."""
+    called = sys.argv[0]
+    found = shutil.which("enumerator")
+    return "enumerator" if found and Path(found).resolve() == Path(called).resolve() else called
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    # This process computes little: it must not take a GPU away from the workers.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    sys.exit(run_command(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""A run: workers on Ray solve the missing shards of a campaign, and the driver alone commits them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+
+from cluster.machine import available_gpus, choose_device
+from cluster.plan import default_shard_size, missing_shards
+from cluster.pool import Pool
+from cluster.progress import Tally, display
+from cluster.session import ray_session
+from enumerator.catalogue import Catalogue, CommitSummary
+from enumerator.errors import InputError
+from enumerator.problem import Campaign
+from enumerator.starts import Outcome, ShardResult
+
+# Seconds after which the driver looks up from waiting: how long a stop signal waits for an answer.
+PATIENCE = 0.3
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run left behind, in how many seconds, and whether a signal or its time limit cut it short."""
+
+    campaign_id: str
+    tally: Tally
+    seconds: float
+    interrupted: bool = False
+    timed_out: bool = False
+
+
+def check_request(
+    starts: int, workers: int | None, device: str, shard_size: int | None, address: str | None = None
+) -> str:
+    """The device to use, `cpu` or `gpu`. Raises InputError for what cannot be run, before anything starts."""
+    for name, value in (("starts", starts), ("workers", workers), ("shard_size", shard_size)):
+        if value is not None and value < 1:
+            raise InputError(f"`{name}` must be a whole number >= 1, got {value}.")
+    if address is not None:
+        return "cpu" if device == "auto" else device
+    device = choose_device(device)
+    if device == "gpu" and workers is not None and workers > available_gpus():
+        raise InputError(f"`workers` must be at most one per GPU, {available_gpus()} here, got {workers}.")
+    return device
+
+
+def run_campaign(
+    campaign: Campaign,
+    starts: int,
+    catalogue: Catalogue,
+    workers: int | None = None,
+    device: str = "auto",
+    shard_size: int | None = None,
+    progress: str = "auto",
+    address: str | None = None,
+    time_limit: float | None = None,
+) -> RunSummary:
+    """Solve the starts [0, `starts`) of a campaign that the catalogue lacks, and commit them shard by shard.
+
+    Starts Ray on this machine by itself, for itself alone, unless Ray runs in this process already or
+    `address` names a cluster; it shuts down only what it started. `workers` defaults to one per core,
+    or per GPU; `progress` is one of `cluster.progress.DISPLAYS`. Ctrl-C and SIGTERM (`interrupted`), or
+    `time_limit` seconds (`timed_out`), end the run after the shard that is being committed; the same
+    call goes on from there. Raises InputError for bad input, SolverError if a worker fails or a shard
+    ends its worker again and again.
+    """
+    device = check_request(starts, workers, device, shard_size, address)
+    began = time.monotonic()
+    count = _Count(catalogue, campaign, starts)
+    interrupted = timed_out = False
+    if missing_shards(starts, starts, catalogue.done(campaign.id)):
+        shown = display(progress, campaign.id)
+        try:
+            # Before Ray starts: an interrupt in its midst would leave half of it running.
+            with _StopSignals() as stop, ray_session(address, workers, device):
+                stop.arm()  # Ray takes SIGTERM.
+                workers = _workers(workers, device)
+                size = shard_size or default_shard_size(starts, workers, device == "gpu")
+                size = catalogue.register(campaign, size, device).shard_size
+                shards = missing_shards(starts, size, catalogue.done(campaign.id))
+                with Pool(campaign, device, min(workers, len(shards)), shards) as pool:
+                    while pool.busy and not (stop.asked or timed_out):
+                        for shard, result in pool.finished(PATIENCE):
+                            count.add(result, catalogue.commit_shard(result, *shard))
+                        shown.show(count.tally)
+                        timed_out = time_limit is not None and time.monotonic() - began >= time_limit
+                    interrupted = pool.busy and stop.asked
+                    timed_out = pool.busy and timed_out and not interrupted
+        finally:
+            shown.close(count.tally)
+    if not (interrupted or timed_out):
+        _finish(catalogue, campaign)
+    return RunSummary(campaign.id, count.tally, time.monotonic() - began, interrupted, timed_out)
+
+
+class _Count:
+    """Counts what a campaign has found, from what is stored already and what is committed now."""
+
+    def __init__(self, catalogue: Catalogue, campaign: Campaign, starts: int) -> None:
+        self.minima: set[str] = set()
+        self.tally = Tally(asked=starts)
+        ranges = catalogue.done(campaign.id)
+        if ranges:
+            self.minima.update(catalogue.minima(campaign=campaign.id, columns="minimum_id")["minimum_id"].to_pylist())
+            self.tally = Tally(
+                asked=starts,
+                done=sum(min(last, starts) - min(first, starts) for first, last in ranges),
+                minima=len(self.minima),
+                unfinished=catalogue.starts(campaign=campaign.id, where="outcome = 'unfinished'").num_rows,
+            )
+
+    def add(self, result: ShardResult, commit: CommitSummary) -> None:
+        """A shard that was committed."""
+        points = zip(result.points, commit.point_ids, strict=False)
+        self.minima.update(name for point, name in points if point.verdict != "saddle")
+        unfinished = int((result.starts.outcome == Outcome.UNFINISHED).sum())
+        self.tally = replace(
+            self.tally,
+            done=self.tally.done + len(result.starts),
+            fresh=self.tally.fresh + commit.starts,
+            minima=len(self.minima),
+            unfinished=self.tally.unfinished + unfinished,
+        )
+
+
+def _finish(catalogue: Catalogue, campaign: Campaign) -> None:
+    """Mark the campaign as complete, unless it is: a rerun that had nothing to do changes nothing."""
+    if catalogue.campaigns(campaign=campaign.id, columns="status")["status"].to_pylist() != ["complete"]:
+        catalogue.finish(campaign.id, "complete")
+
+
+def _workers(wanted: int | None, device: str) -> int:
+    """How many workers: those wanted, or one per core, or per GPU. Raises InputError if there is no room for them."""
+    room = int(ray.cluster_resources().get("GPU" if device == "gpu" else "CPU", 0))
+    if room < (wanted or 1):
+        raise InputError(f"`workers` must be at most {room} on this Ray cluster, got {wanted or 1}: one per {device}.")
+    return wanted or room
+
+
+class _StopSignals:
+    """Ctrl-C and SIGTERM ask the run to stop, as long as the block lasts; a second one interrupts it on the spot."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def arm(self) -> None:
+        """Take the signals, again if someone else took them; only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.signal(number, self._ask)
+                self._before.setdefault(number, before)
+
+    def __enter__(self) -> _StopSignals:
+        self.arm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,199 @@
+"""What a user hands in: campaign files, teacher matrices, tables of initial overlaps. Read, checked, made a campaign.
+
+Everything here raises InputError before anything is written or started.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import feather, parquet
+
+from enumerator.dynamics import check_solvable
+from enumerator.errors import InputError
+from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
+from enumerator.tables import campaign_file_schema
+
+# Starts of a campaign that does not say how many: enough to see every minimum that holds 1% of them.
+DEFAULT_STARTS = 1000
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A campaign, and what is no part of it: how many starts, and in shards of which size (None: chosen)."""
+
+    campaign: Campaign
+    starts: int
+    shard_size: int | None = None
+
+
+def read_campaign_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, checked against schemas/campaign.json, its own files relative to it."""
+    try:
+        settings = tomllib.loads(_readable(path, "campaign file").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"expected a campaign file in TOML, got {path}: {error}.") from None
+    check_settings(settings, str(path))
+    for name in ("teacher", "initial"):
+        if name in settings and settings[name] != "orthonormal":
+            settings[name] = str(path.parent / settings[name])
+    return settings
+
+
+def check_settings(settings: dict[str, Any], source: str) -> None:
+    """Raise InputError for the first setting that schemas/campaign.json does not allow; `source` names the file."""
+    schema = campaign_file_schema()
+    known = {"": schema["properties"], "tolerances": schema["properties"]["tolerances"]["properties"]}
+    for place, names in known.items():
+        table = settings.get(place, {}) if place else settings
+        for name in table if isinstance(table, dict) else ():
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                advice = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}."
+                raise InputError(f"{source}: unknown setting `{place + '.' if place else ''}{name}`: {advice}")
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(settings):
+        # What may stand in options instead, or depends on another setting, is checked where all come together.
+        if error.validator != "required" and not {"then", "else"} & set(error.schema_path):
+            place = ".".join(map(str, error.absolute_path))
+            raise InputError(f"{source}: {f'`{place}`: ' if place else ''}{error.message}.")
+
+
+def request(settings: dict[str, Any]) -> Request:
+    """The campaign that the settings of schemas/campaign.json describe. Raises InputError."""
+    settings = dict(settings)
+    for name in ("students", "teachers"):
+        if name not in settings:
+            raise InputError(f"`{name}` is missing: pass --{name}, or put it into the campaign file.")
+    teacher, initial = settings.pop("teacher", "orthonormal"), settings.pop("initial", None)
+    starts, shard_size = settings.pop("starts", None), settings.pop("shard_size", None)
+    if teacher != "orthonormal":
+        settings["T"] = read_teacher(Path(teacher))
+    names = ("students", "teachers", "T", "activation", "activation_slope", "constraint", "second_layer")
+    landscape = Landscape(**{name: settings[name] for name in names if name in settings})
+    Q, R = (None, None) if initial is None else read_overlaps(Path(initial), landscape)
+    law = InitialLaw(**{name: settings[name] for name in ("dimension", "scale") if name in settings}, Q=Q, R=R)
+    campaign = Campaign(
+        landscape=landscape,
+        dynamics=Dynamics(settings.get("dynamics", "gradient-flow")),
+        law=law,
+        seed=settings.get("seed", 0),
+        tolerances=Tolerances(**settings.get("tolerances", {})),
+    )
+    check_solvable(campaign)
+    if law.Q is not None:
+        starts = len(law.Q) if starts is None else starts
+        if starts > len(law.Q):
+            raise InputError(f"{initial} holds {len(law.Q)} initial overlaps, got --starts {starts}: ask for no more.")
+    return Request(campaign, DEFAULT_STARTS if starts is None else starts, shard_size)
+
+
+def duration(text: str, option: str) -> float:
+    """Seconds, from 90, 90s, 30m, 1.5h or 7d. Raises InputError naming the option."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if match is None:
+        raise InputError(f"`{option}` must be a time such as 90s, 30m, 1.5h or 7d, got {text!r}.")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def read_teacher(path: Path) -> NDArray[np.float64]:
+    """The matrix in a .npy file; whether it holds teacher overlaps is the landscape's to say."""
+    array = _load_numpy(path, "teacher overlaps T as a matrix in a .npy file")
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"expected teacher overlaps T in a .npy file, got an archive of arrays, {path}: save T alone.")
+    if array.ndim != 2:
+        raise InputError(f"expected teacher overlaps T as a matrix, got an array of shape {array.shape} in {path}.")
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"expected teacher overlaps T as real numbers, got an array of {array.dtype} in {path}.")
+    return array.astype(np.float64)
+
+
+def read_overlaps(path: Path, landscape: Landscape) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Initial overlaps Q (n, K, K) and R (n, K, M) from a .npz, Arrow IPC (Feather) or Parquet file.
+
+    In Arrow and Parquet, Q and R are list columns, one flat row-major matrix per start.
+    """
+    K, M = landscape.students, landscape.teachers
+    shapes = {"Q": (K, K), "R": (K, M)}
+    if path.suffix in (".arrow", ".feather", ".ipc", ".parquet"):
+        columns = _list_columns(path)
+    elif path.suffix == ".npz":
+        archive = _load_numpy(path, "initial overlaps Q and R in a .npz file")
+        if isinstance(archive, np.ndarray):
+            raise InputError(f"expected Q and R in a .npz file, got one array in {path}: numpy.savez(file, Q=, R=).")
+        columns = _archived(archive, path)
+    else:
+        raise InputError(f"expected initial overlaps in a .npz, .arrow or .parquet file, got {path}.")
+    found = {}
+    for name, shape in shapes.items():
+        rows = columns[name]
+        if rows.dtype.kind not in "fiu":
+            raise InputError(f"initial overlaps {name} must be real numbers, got {rows.dtype} in {path}.")
+        if rows.ndim == 0 or len(rows) == 0 or rows[0].size != shape[0] * shape[1] or rows.ndim not in (2, 3):
+            raise InputError(
+                f"initial overlaps {name} must have shape (n, {shape[0]}, {shape[1]}) with n >= 1, "
+                f"got {rows.shape} in {path}."
+            )
+        found[name] = rows.astype(np.float64).reshape(-1, *shape)
+    if len(found["Q"]) != len(found["R"]):
+        raise InputError(f"initial overlaps need one Q and R per start, got {len(found['Q'])} and {len(found['R'])}.")
+    return found["Q"], found["R"]
+
+
+def _readable(path: Path, what: str) -> Path:
+    if not path.is_file():
+        raise InputError(f"expected a {what}, found no file {path}.")
+    return path
+
+
+def _load_numpy(path: Path, what: str) -> Any:
+    """numpy.load without pickles: an array for .npy, an archive for .npz."""
+    _readable(path, path.suffix + " file" if path.suffix else "file")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        pickled = "pickle" in str(error).lower()
+        came = "pickled objects or another format" if pickled else f"an unreadable file ({error})"
+        raise InputError(f"expected {what}, got {came}, {path}: save it with numpy.save or numpy.savez.") from None
+
+
+def _archived(archive: Any, path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return {name: archive[name] for name in ("Q", "R")}
+    except KeyError:
+        raise InputError(f"expected arrays Q and R in {path}, got {', '.join(archive.files) or 'none'}.") from None
+    except ValueError:
+        raise InputError(f"expected arrays Q and R of numbers in {path}, got pickled objects.") from None
+
+
+def _list_columns(path: Path) -> dict[str, NDArray[Any]]:
+    """Q and R (n, size) from the list columns of an Arrow or Parquet file; rows of unequal length are named."""
+    _readable(path, path.suffix + " file")
+    try:
+        table = parquet.read_table(path) if path.suffix == ".parquet" else feather.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"expected an Arrow or Parquet file, got {path}: {str(error).splitlines()[0]}") from None
+    columns = {}
+    for name in ("Q", "R"):
+        if name not in table.column_names:
+            raise InputError(f"expected columns Q and R in {path}, got {', '.join(table.column_names)}.")
+        rows = [np.asarray(row.as_py(), dtype=object).ravel() for row in table[name]]
+        for index, row in enumerate(rows):
+            if len(row) != len(rows[0]):
+                raise InputError(f"{name} in {path} must have {len(rows[0])} entries in each row, row {index} differs.")
+            if None in row:
+                raise InputError(f"{name} in {path} must have no nulls, row {index} has one.")
+        try:
+            columns[name] = np.array(rows, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"{name} in {path} must hold lists of numbers, got {table[name].type}.") from None
+    return columns

@@ -1,0 +1,72 @@
+"""What this machine offers to workers: its cores and GPUs, and a place for compiled programs. Without Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from enumerator.errors import InputError
+
+DEVICES = ("auto", "cpu", "gpu")
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its control group where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except OSError:
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def available_gpus() -> int:
+    """NVIDIA GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or all that the driver lists."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines()) if listing.returncode == 0 else 0
+
+
+def jax_has_cuda() -> bool:
+    """Whether the CUDA half of JAX is installed."""
+    return any(importlib.util.find_spec(f"jax_cuda{version}_plugin") is not None for version in (12, 13))
+
+
+def choose_device(device: str) -> str:
+    """`cpu` or `gpu` for `device`, where `auto` takes the GPU if there is one that JAX can use.
+
+    Raises InputError for an unknown device, and for `gpu` where there is none.
+    """
+    if device not in DEVICES:
+        raise InputError(f"`device` must be one of {', '.join(DEVICES)}, got {device!r}.")
+    if device == "cpu":
+        return "cpu"
+    gpus, cuda = available_gpus(), jax_has_cuda()
+    if device == "auto":
+        return "gpu" if gpus and cuda else "cpu"
+    if not gpus:
+        raise InputError("`device` gpu needs an NVIDIA GPU, found none: use cpu, or check `nvidia-smi -L`.")
+    if not cuda:
+        raise InputError("`device` gpu needs JAX with CUDA, found JAX without: pip install 'enumerator[gpu]'.")
+    return "gpu"
+
+
+def compilation_cache() -> Path:
+    """Folder for compiled programs, one for each kind of processor: code for another one may not run."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        processor = platform.processor()
+    kind = hashlib.sha256(f"{platform.machine()} {processor}".encode()).hexdigest()[:12]
+    return root / "enumerator" / "compiled" / kind

@@ -1,0 +1,196 @@
+"""Tables on their way out: readable text, JSON, CSV, Arrow or Parquet, on stdout or into a file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from enumerator.errors import InputError
+
+FORMATS = ("table", "json", "csv", "arrow", "parquet")
+BINARY = ("arrow", "parquet")
+
+# What a table on a terminal shows of each kind of row, most telling first: what does not fit is left out from the end.
+SHOWN = {
+    "minima": (
+        "label", "loss", "anti_aligned", "hits", "frequency", "verdict", "verdict_above", "hessian_min",
+        "isotropy", "effective_students", "orbit_size_log10", "flat_dimension",
+    ),
+    "saddles": (
+        "label", "loss", "anti_aligned", "hits", "verdict", "verdict_above", "hessian_min",
+        "isotropy", "effective_students",
+    ),
+    "starts": (
+        "start_index", "outcome", "minimum_id", "loss", "gradient_norm", "anti_aligned", "flow_time",
+        "evaluations", "distance", "campaign_id",
+    ),
+    "campaigns": ("campaign_id", "landscape_id", "status", "starts", "created_at", "finished_at", "device", "software"),
+    "landscapes": (
+        "landscape_id", "students", "teachers", "activation", "activation_slope", "constraint", "second_layer",
+        "teacher_rank", "created_at",
+    ),
+}  # fmt: skip
+
+# Rows turned into text at a time, so that a million starts need no memory to speak of.
+ROWS_AT_ONCE = 10_000
+
+
+def choose_format(format: str | None, file: Path | None) -> str:
+    """The format asked for, or the one that the file's ending names, or a table. Raises InputError."""
+    if format is None:
+        ending = "" if file is None else file.suffix.removeprefix(".").lower()
+        format = ending if ending in FORMATS else "table"
+    if format not in FORMATS:
+        raise InputError(f"`--format` must be one of {', '.join(FORMATS)}, got {format!r}.")
+    if format in BINARY and file is None and sys.stdout.isatty():
+        raise InputError(f"{format} is no text for a terminal: write it to a file with -o FILE, or pipe it.")
+    return format
+
+
+def write_table(
+    table: pa.Table,
+    kind: str | None = None,
+    format: str | None = None,
+    file: Path | None = None,
+    all_columns: bool = False,
+) -> None:
+    """Write a table to `file`, which appears complete or not at all, or to stdout.
+
+    As a readable table, `kind` (a key of SHOWN) selects the columns unless `all_columns`; every
+    other format has them all.
+    """
+    format = choose_format(format, file)
+    if format == "table" and kind in SHOWN and not all_columns:
+        table = table.select([name for name in SHOWN[kind] if name in table.column_names])
+    with _destination(file) as stream:
+        if format == "table":
+            fit = file is None and sys.stdout.isatty()
+            _write_text(table, stream, shutil.get_terminal_size().columns if fit else None)
+        elif format == "json":
+            _write_json(table, stream)
+        elif format == "csv":
+            _write_csv(table, stream)
+        elif format == "arrow":
+            with pa.ipc.new_stream(stream, table.schema) as writer:
+                writer.write_table(table)
+        else:
+            # By way of memory: a Parquet file needs a stream that knows its position, which a pipe is not.
+            buffer = io.BytesIO()
+            parquet.write_table(table, buffer)
+            stream.write(buffer.getvalue())
+
+
+def write_text(text: str) -> None:
+    """Write lines to stdout."""
+    with _destination(None) as stream:
+        stream.write(text.encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _destination(file: Path | None) -> Iterator[IO[bytes]]:
+    """A byte stream into the file, by way of one beside it that takes its name in the end, or to stdout."""
+    if file is None:
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # The reader, such as `head`, has seen enough; the flush at exit must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+        partial.replace(file)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror or error}: choose another file with -o.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from batch.to_pylist()
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: times in ISO 8601; NaN and infinities, which JSON lacks, as null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value if isinstance(value, int | float | str | bool | None) else str(value)
+
+
+def _write_json(table: pa.Table, stream: IO[bytes]) -> None:
+    separator = b"["
+    for row in _rows(table):
+        stream.write(separator + b"\n" + json.dumps(_plain(row), ensure_ascii=False).encode())
+        separator = b","
+    stream.write(b"\n]\n" if separator == b"," else b"[]\n")
+
+
+def _write_csv(table: pa.Table, stream: IO[bytes]) -> None:
+    """CSV has no lists: they are written as JSON, in one field."""
+    for position, entry in enumerate(table.schema):
+        if pa.types.is_nested(entry.type):
+            texts = [None if v is None else json.dumps(_plain(v)) for v in table.column(position).to_pylist()]
+            table = table.set_column(position, entry.name, pa.array(texts, pa.string()))
+    csv.write_csv(table, stream)
+
+
+def format_value(name: str, value: Any) -> str:
+    """A cell of a readable table."""
+    if value is None:
+        return "-"
+    if name == "frequency":
+        return f"{100 * value:.2f}%"
+    if isinstance(value, float):
+        return f"{value:.9f}" if name == "loss" and (value == 0 or 1e-4 <= abs(value) < 1e4) else f"{value:.6g}"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, list):
+        return "[" + ", ".join(format_value("", entry) for entry in value) + "]"
+    return str(value)
+
+
+def _write_text(table: pa.Table, stream: IO[bytes], width: int | None) -> None:
+    """Aligned columns, two blanks apart, numbers to the right; as many columns as fit into `width`."""
+    columns = [
+        [entry.name, *(format_value(entry.name, value) for value in table.column(position).to_pylist())]
+        for position, entry in enumerate(table.schema)
+    ]
+    to_the_right = [
+        pa.types.is_integer(entry.type) or pa.types.is_floating(entry.type) or pa.types.is_decimal(entry.type)
+        for entry in table.schema
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    shown = len(columns)
+    while width is not None and shown > 1 and sum(widths[:shown]) + 2 * (shown - 1) > width:
+        shown -= 1
+    for cells in zip(*columns[:shown], strict=True):
+        padded = (
+            cell.rjust(size) if right else cell.ljust(size)
+            for cell, size, right in zip(cells, widths, to_the_right, strict=False)
+        )
+        stream.write(("  ".join(padded).rstrip() + "\n").encode())
+    if shown < len(columns):
+        stream.flush()
+        left_out = ", ".join(column[0] for column in columns[shown:])
+        print(f"(not shown, too wide: {left_out}; choose with --columns, or use --format json)", file=sys.stderr)

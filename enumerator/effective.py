@@ -1,0 +1,97 @@
+"""The effective network: what is left of a student when parallel neurons are merged and dead ones dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from enumerator.loss import one_sided_derivative, one_sided_gradient
+from enumerator.problem import Landscape
+
+# Two neurons of a polished stationary point are parallel, and one is dead, below this angle and
+# norm over that of the teachers: far above the rounding of a polished point (1e-10), far below any angle between two
+# neurons of an isolated minimum (no two of these come closer than 0.1 in the published ones).
+PARALLEL = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A student in the span of the teachers: reduced weights W (K, r), overlaps Q (K, K) and R (K, M), its loss."""
+
+    landscape: Landscape
+    W: NDArray[np.float64]
+    Q: NDArray[np.float64]
+    R: NDArray[np.float64]
+    loss: float
+
+    @property
+    def norms(self) -> NDArray[np.float64]:
+        """Norms of the students (K,)."""
+        return np.linalg.norm(self.W, axis=1)
+
+    @property
+    def teacher_norms(self) -> NDArray[np.float64]:
+        """Norms of the teachers (M,)."""
+        return np.sqrt(np.diag(self.landscape.T))
+
+
+def effective_network(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL) -> NDArray[np.float64]:
+    """Rows of W (K, D) with parallel ones summed and zero ones dropped: (K_eff, D), same function for ReLU.
+
+    Parallel means a distance of the unit vectors of at most `tolerance`, zero a norm of at most
+    `tolerance` times `scale`, the norm of the teachers; groups are formed around the longest neurons first.
+    """
+    norms = np.linalg.norm(W, axis=1)
+    alive = np.flatnonzero(norms > tolerance * scale)
+    merged: list[NDArray[np.float64]] = []
+    directions: list[NDArray[np.float64]] = []
+    for row in alive[np.argsort(-norms[alive], kind="stable")]:
+        direction = W[row] / norms[row]
+        for position, other in enumerate(directions):
+            if np.linalg.norm(direction - other) <= tolerance:
+                merged[position] = merged[position] + W[row]
+                break
+        else:
+            merged.append(W[row].copy())
+            directions.append(direction)
+    return np.array(merged).reshape(len(merged), W.shape[1])
+
+
+def release_dead(W: NDArray[np.float64], V: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Students W (K, D), each neuron of zero norm moved by 1e-9 `scale` along its steepest descent if there is one.
+
+    At zero norm the loss has one-sided derivatives only: the flow leaves along the direction u in
+    which the one-sided derivative is lowest, or the neuron stays at rest where none is negative. All
+    dead neurons of a student leave along the same direction. u is found by descent on the unit
+    sphere from every teacher and from minus every student.
+    """
+    dead = np.flatnonzero(~W.any(axis=1))
+    if len(dead) == 0:
+        return W
+    alive = W[W.any(axis=1)]
+    starts = np.concatenate([np.pad(V, ((0, 0), (0, W.shape[1] - V.shape[1]))), -alive])
+    starts = starts[np.linalg.norm(starts, axis=1) > 0]
+    candidates = [_descend_on_sphere(u / np.linalg.norm(u), alive, V) for u in starts]
+    slopes = [one_sided_derivative(u, alive, V) for u in candidates]
+    best = int(np.argmin(slopes))
+    if slopes[best] >= 0:
+        return W
+    released = W.copy()
+    released[dead] = 1e-9 * scale * candidates[best]
+    return released
+
+
+def _descend_on_sphere(
+    u: NDArray[np.float64], alive: NDArray[np.float64], V: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Local minimum on the unit sphere of the one-sided derivative of a new neuron along u (D,)."""
+
+    def slope(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        length = np.linalg.norm(x)
+        value, rate = one_sided_derivative(x, alive, V), one_sided_gradient(x, alive, V)
+        return value, (rate - (rate @ x) * x / length**2) / length
+
+    return minimize(slope, u, jac=True, method="BFGS").x

@@ -1,0 +1,69 @@
+"""Enumeration in one process: no Ray, no disk; the same tables as a catalogue gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from enumerator import records
+from enumerator.dynamics import check_solvable
+from enumerator.labels import point_id, point_label
+from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
+from enumerator.selection import output_schema
+from enumerator.solve import solve_shard
+from enumerator.stability import SADDLE
+from enumerator.starts import ShardResult
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """What the starts of a campaign found: `minima`, `saddles` and `starts` as tables of the catalogue's columns."""
+
+    result: ShardResult
+    minima: pa.Table
+    saddles: pa.Table
+    starts: pa.Table
+
+
+def enumerate_minima(
+    landscape: Landscape,
+    starts: int = 1000,
+    seed: int = 0,
+    dynamics: str = "gradient-flow",
+    law: InitialLaw | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Enumeration:
+    """Follow `starts` starts to their ends and tell the distinct minima apart, in this process.
+
+    `law` is by default w ~ N(0, I_d) with d = 1000. `progress` is called with the number of starts
+    that retired, as they do. Raises InputError for settings that do not fit together.
+    """
+    campaign = Campaign(landscape, Dynamics(dynamics), law or InitialLaw(), seed)
+    check_solvable(campaign)
+    return tabulate(solve_shard(campaign, 0, starts, progress=progress))
+
+
+def tabulate(result: ShardResult) -> Enumeration:
+    """The tables of a result, with the ids and labels that an empty catalogue would give."""
+    now, taken = datetime.now(UTC), set[str]()
+    rows: dict[str, list[dict]] = {"minima": [], "saddles": []}
+    names = [""] * len(result.points)
+    hits = np.bincount(result.starts.point[result.starts.point >= 0], minlength=len(result.points))
+    for position in sorted(range(len(result.points)), key=lambda k: result.points[k].loss):
+        point = result.points[position]
+        is_saddle = point.verdict == SADDLE
+        names[position] = point_id(point.landscape, point.loss, is_saddle, taken)
+        label = point_label(point.landscape, point.loss, is_saddle, taken)
+        taken |= {names[position], label}
+        count, total = int(hits[position]), len(result.starts)
+        row = records.point_row(point, names[position], label, result.campaign, now)
+        rows["saddles" if is_saddle else "minima"].append(
+            row | {"hits": count, "starts": total, "frequency": count / total}
+        )
+    tables = {name: pa.Table.from_pylist(found, schema=output_schema(name)) for name, found in rows.items()}
+    starts = records.starts_table(result.starts, result.campaign, names)
+    return Enumeration(result, tables["minima"], tables["saddles"], starts)

@@ -1,0 +1,85 @@
+"""Symmetric starts: the subspace that the flow from a start with symmetric overlaps never leaves.
+
+dQ/dt and dR/dt are made of Q, R, T by matrix products and by functions of single entries. So entries
+that no such operation tells apart stay equal for ever: the classes are the coarsest coherent
+configuration that refines the values (Weisfeiler & Leman 1968; Higman 1975). Rounding would break the
+symmetry and, at an unstable point, let a lane leave on its own noise; averaging over the classes in
+every evaluation keeps it exactly, and such a lane ends where the flow does, if need be on a saddle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer
+from numpy.typing import NDArray
+
+# Overlaps closer than this part of the largest are equal by symmetry: hundreds of roundings of a given
+# table, and never by chance (a thousand random entries come this close with probability 1e-6).
+EQUAL = 1e-12
+
+# Maps a rate of change (K, D) of a lane to one that respects the lane's symmetry.
+Projection = Callable[[Float[Array, "K D"]], Float[Array, "K D"]]
+
+
+def coherent_classes(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Classes (K + M, K + M) of the entries of [[Q, R], [R^T, T]] that the flow can never tell apart.
+
+    Two-dimensional Weisfeiler-Leman refinement: an entry (u, v) is known by its class and by the
+    multiset, over all w, of the pairs of classes of (u, w) and (w, v). Memory (K + M)^3.
+    """
+    joint = np.block([[Q, R], [R.T, T]])
+    K, n = len(Q), len(joint)
+    values = np.sort(joint.ravel())
+    starts = values[np.append(True, np.diff(values) > EQUAL * np.abs(values).max())]
+    kinds = np.zeros((n, n), np.int64)
+    kinds[:K, K:], kinds[K:, :K], kinds[K:, K:] = 1, 2, 3
+    colours = (np.searchsorted(starts, joint, side="right") * 4 + kinds) * 2 + np.eye(n, dtype=np.int64)
+    count = 0
+    while True:
+        classes = np.unique(colours, return_inverse=True)[1].reshape(n, n)
+        if classes.max() + 1 == count:
+            return classes
+        count = classes.max() + 1
+        through = np.sort(classes[:, None, :] * count + classes.T[None, :, :], axis=2)
+        signature = np.concatenate([classes[:, :, None], through], axis=2).reshape(n * n, n + 1)
+        colours = np.unique(signature, axis=0, return_inverse=True)[1].reshape(n, n)
+
+
+def lane_classes(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64]) -> NDArray[np.int32] | None:
+    """Classes (K, M + K) of the entries of R and of the square root of S = Q - R T^+ R^T; None if no two are equal."""
+    K, M = R.shape
+    classes = coherent_classes(Q, R, T)
+    # The student block of S is a combination of the same matrices, so its entries share the classes of Q.
+    own = np.concatenate([classes[:K, K:], classes[:K, :K]], axis=1)
+    upper = own[:, :M].size + K * (K + 1) // 2  # all distinct, but for the symmetry of Q
+    distinct = len(np.unique(np.minimum(own[:, M:], own[:, M:].T))) + len(np.unique(own[:, :M]))
+    return None if distinct == upper else np.unique(own, return_inverse=True)[1].reshape(own.shape).astype(np.int32)
+
+
+def all_different(students: int, teachers: int) -> NDArray[np.int32]:
+    """The classes of a lane without symmetry, which a projection leaves as it is."""
+    return np.arange(students * (students + teachers), dtype=np.int32).reshape(students, students + teachers)
+
+
+def projection(classes: Integer[Array, "K N"] | None, V: Float[Array, "M r"]) -> Projection:
+    """Averages the teacher overlaps and the perpendicular part of a rate over the classes of `lane_classes`."""
+    if classes is None:
+        return lambda rate: rate
+    M, r = V.shape
+    inverse = jnp.linalg.pinv(V).T
+
+    def average(entries: Float[Array, "K N"], members: Integer[Array, "K N"]) -> Float[Array, "K N"]:
+        size = classes.size
+        total = jax.ops.segment_sum(entries.ravel(), members.ravel(), size)
+        weight = jax.ops.segment_sum(jnp.ones(entries.size), members.ravel(), size)
+        return (total / jnp.maximum(weight, 1.0))[members]
+
+    def project(rate: Float[Array, "K D"]) -> Float[Array, "K D"]:
+        parallel = average(rate[:, :r] @ V.T, classes[:, :M]) @ inverse
+        return jnp.concatenate([parallel, average(rate[:, r:], classes[:, M:])], axis=1)
+
+    return project

@@ -1,0 +1,68 @@
+"""Order parameters Q, R, T of student and teacher, their lift to reduced weights, and their feasibility."""
+
+from __future__ import annotations
+
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from enumerator.errors import InputError
+from enumerator.problem import RANK_TOLERANCE
+
+# An eigenvalue of [[Q, R], [R^T, T]] may fall below zero by this part of the largest: overlaps
+# computed from weights of a million dimensions in float64 miss by less.
+FEASIBLE = 1e-9
+
+
+@struct.dataclass
+class Overlaps:
+    """Order parameters of student and teacher (Saad & Solla 1995): Q = W W^T, R = W V^T, T = V V^T."""
+
+    Q: Float[Array, "*batch K K"]
+    R: Float[Array, "*batch K M"]
+    T: Float[Array, "*batch M M"]
+
+    @classmethod
+    def from_weights(cls, W: Float[Array, "K D"], V: Float[Array, "M r"]) -> Overlaps:
+        """Overlaps of reduced weights W (K, D) and V (M, r), r <= D; V fills the first r coordinates."""
+        return cls(Q=W @ W.T, R=W[:, : V.shape[1]] @ V.T, T=V @ V.T)
+
+
+def feasibility(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64]) -> float:
+    """Smallest eigenvalue of [[Q, R], [R^T, T]] over the largest: feasible if not below -FEASIBLE."""
+    spectrum = np.linalg.eigvalsh(np.block([[Q, R], [R.T, T]]))
+    return float(spectrum[0] / max(spectrum[-1], np.finfo(float).tiny))
+
+
+def check_feasible(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64]) -> None:
+    """Raise InputError, with row and eigenvalue, unless every (Q, R) of a table (n, K, K), (n, K, M) is feasible."""
+    for row, (q, r) in enumerate(zip(Q, R, strict=True)):
+        if not (np.isfinite(q).all() and np.isfinite(r).all()):
+            raise InputError(f"initial overlaps must be finite, row {row} is not.")
+        if np.abs(q - q.T).max() > FEASIBLE * max(1.0, np.abs(q).max()):
+            raise InputError(
+                f"initial overlaps must have symmetric Q, row {row} misses by {np.abs(q - q.T).max():.3g}."
+            )
+        smallest = feasibility(q, r, T)
+        if smallest < -FEASIBLE:
+            raise InputError(
+                f"initial overlaps must be feasible, [[Q, R], [R^T, T]] positive semidefinite, but row {row} has the "
+                f"relative eigenvalue {smallest:.3g}: no weights have these overlaps."
+            )
+
+
+def lift(
+    Q: NDArray[np.float64], R: NDArray[np.float64], V: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Reduced weights with overlaps Q (K, K), R (K, M): parallel (K, r) and perpendicular (K, K) part.
+
+    The parallel part solves W V^T = R; the perpendicular part is the symmetric square root of
+    S = Q - R T^+ R^T, which has every symmetry of the overlaps. Eigenvalues of S below the rank
+    tolerance of Q are rounding, and count as zero.
+    """
+    parallel = R @ np.linalg.pinv(V).T
+    remainder = Q - parallel @ parallel.T
+    eigenvalues, vectors = np.linalg.eigh((remainder + remainder.T) / 2)
+    kept = np.where(eigenvalues > RANK_TOLERANCE * np.diag(Q).max(initial=0.0), eigenvalues, 0.0)
+    return parallel, (vectors * np.sqrt(kept)) @ vectors.T

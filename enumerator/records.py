@@ -1,0 +1,248 @@
+"""Arrays to Arrow tables and back, to the schemas: matrices are flat lists, row-major, beside their sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from enumerator.errors import CatalogueError, SolverError
+from enumerator.problem import Campaign, Landscape
+from enumerator.stability import StationaryPoint
+from enumerator.starts import Outcome, Starts
+from enumerator.tables import table_schema
+
+# The names of the outcomes, in the order of their values.
+OUTCOMES = tuple(outcome.name.lower() for outcome in Outcome)
+
+
+@cache
+def software_version() -> str:
+    """Version of this package and of jax, as every row records it."""
+
+    def version(package: str) -> str:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "0+unknown"
+
+    return f"enumerator {version('enumerator')}, jax {version('jax')}"
+
+
+def to_table(name: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows of the table `name` as Arrow. Raises SolverError where a column that must not be null is."""
+    return _complete(name, pa.Table.from_pylist(list(rows), schema=table_schema(name).arrow))
+
+
+def _complete(name: str, table: pa.Table) -> pa.Table:
+    for field in table.schema:
+        if not field.nullable and table[field.name].null_count:
+            raise SolverError(f"column {field.name} of table {name} has no value in some row, and must have one.")
+    return table
+
+
+def from_table(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table: numbers, strings, None, and a float64 array for each list."""
+    table = table.combine_chunks()
+    columns = [_values(table[name]) for name in table.column_names]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(table.column_names, values, strict=True))
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    if not pa.types.is_list(column.type):
+        return column.to_pylist()
+    values: list[Any] = []
+    for chunk in column.chunks:
+        entries = chunk.values.to_numpy(zero_copy_only=False)
+        offsets = chunk.offsets.to_numpy()
+        present = chunk.is_valid().to_numpy(zero_copy_only=False)
+        values += [entries[a:b] if p else None for a, b, p in zip(offsets[:-1], offsets[1:], present, strict=True)]
+    return values
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _flat(matrix: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    return None if matrix is None else np.ascontiguousarray(matrix, dtype=np.float64).ravel()
+
+
+def landscape_row(landscape: Landscape, created_at: datetime) -> dict[str, Any]:
+    """The row of table `landscapes`."""
+    return {
+        "landscape_id": landscape.id,
+        "students": landscape.students,
+        "teachers": landscape.teachers,
+        "activation": landscape.activation,
+        "activation_slope": landscape.activation_slope,
+        "constraint": landscape.constraint,
+        "second_layer": landscape.second_layer,
+        "T": _flat(landscape.T),
+        "teacher_rank": landscape.teacher_rank,
+        "created_at": created_at,
+    }
+
+
+def landscape_from_row(row: dict[str, Any]) -> Landscape:
+    """Inverse of `landscape_row`. Raises CatalogueError if the row does not give the id that it is stored under."""
+    landscape = Landscape(
+        students=row["students"],
+        teachers=row["teachers"],
+        T=np.reshape(row["T"], (row["teachers"], row["teachers"])),
+        activation=row["activation"],
+        activation_slope=row["activation_slope"],
+        constraint=row["constraint"],
+        second_layer=row["second_layer"],
+    )
+    if landscape.id != row["landscape_id"]:
+        raise CatalogueError(f"landscape {row['landscape_id']} reads back as {landscape.id}: its row was altered.")
+    return landscape
+
+
+def campaign_json(campaign: Campaign) -> str:
+    """The settings of a campaign as they are stored and compared."""
+    return json.dumps(campaign.to_dict(), sort_keys=True, allow_nan=False)
+
+
+def campaign_row(campaign: Campaign, shard_size: int, device: str, created_at: datetime) -> dict[str, Any]:
+    """The row of table `campaigns` at registration."""
+    return {
+        "campaign_id": campaign.id,
+        "landscape_id": campaign.landscape.id,
+        "campaign": campaign_json(campaign),
+        "status": "running",
+        "starts": 0,
+        "created_at": created_at,
+        "finished_at": None,
+        "software": software_version(),
+        "device": device,
+        "shard_size": shard_size,
+    }
+
+
+def point_row(
+    point: StationaryPoint, name: str, label: str, campaign: Campaign, created_at: datetime
+) -> dict[str, Any]:
+    """The row of table `minima` or `saddles` for a point that `campaign` found first; `name` is its minimum_id."""
+    landscape = point.landscape
+    return {
+        "minimum_id": name,
+        "label": label,
+        "landscape_id": landscape.id,
+        "students": landscape.students,
+        "teachers": landscape.teachers,
+        "activation": landscape.activation,
+        "constraint": landscape.constraint,
+        "second_layer": landscape.second_layer,
+        "loss": _finite(point.loss),
+        "gradient_norm": _finite(point.gradient_norm),
+        "verdict": point.verdict,
+        "verdict_above": point.verdict_above,
+        "anti_aligned": point.anti_aligned,
+        "effective_students": point.effective_students,
+        "Q": _flat(point.Q),
+        "R": _flat(point.R),
+        "second_layer_weights": _flat(point.second_layer_weights),
+        "hessian_min": _finite(point.hessian_min),
+        "hessian_max": _finite(point.hessian_max),
+        "hessian_spectrum": _flat(point.hessian_spectrum),
+        "perpendicular_min": _finite(point.perpendicular_min),
+        "perpendicular_spectrum": _flat(point.perpendicular_spectrum),
+        "flat_dimension": point.flat_dimension,
+        "splitting_min": point.splitting_min,
+        "splitting_min_perpendicular": point.splitting_min_perpendicular,
+        "isotropy": point.isotropy,
+        "orbit_size_log10": point.orbit_size_log10,
+        "family": point.family,
+        "first_campaign_id": campaign.id,
+        "created_at": created_at,
+        "software": software_version(),
+        "radius": float(point.radius),
+    }
+
+
+def point_from_row(row: dict[str, Any], landscape: Landscape) -> StationaryPoint:
+    """Inverse of `point_row`, from a row of `from_table`: W = R V^{+T} is rebuilt, a null eigenvalue is NaN."""
+    K = row["effective_students"]
+    R = np.reshape(row["R"], (K, landscape.teachers))
+    # For orthonormal teachers V is the identity: no rounding enters.
+    W = R if landscape.is_orthonormal else np.asarray(R @ np.linalg.pinv(landscape.teacher_factor).T, np.float64)
+    return StationaryPoint(
+        landscape=landscape,
+        W=W,
+        Q=np.reshape(row["Q"], (K, K)),
+        R=R,
+        loss=row["loss"],
+        gradient_norm=row["gradient_norm"],
+        verdict=row["verdict"],
+        verdict_above=row["verdict_above"],
+        anti_aligned=row["anti_aligned"],
+        effective_students=K,
+        hessian_min=_number(row["hessian_min"]),
+        hessian_max=_number(row["hessian_max"]),
+        hessian_spectrum=row["hessian_spectrum"],
+        perpendicular_min=_number(row["perpendicular_min"]),
+        perpendicular_spectrum=row["perpendicular_spectrum"],
+        flat_dimension=row["flat_dimension"],
+        splitting_min=row["splitting_min"],
+        splitting_min_perpendicular=row["splitting_min_perpendicular"],
+        radius=row["radius"],
+        isotropy=row["isotropy"],
+        orbit_size_log10=row["orbit_size_log10"],
+        family=row["family"],
+        second_layer_weights=row["second_layer_weights"],
+    )
+
+
+def starts_table(starts: Starts, campaign: Campaign, point_ids: Sequence[str]) -> pa.Table:
+    """The rows of table `starts`; `point_ids` names the stationary points that `starts.point` counts.
+
+    Raises SolverError where a start that converged, or ended on a saddle, names no point.
+    """
+    outcome = np.asarray(starts.outcome)
+    unnamed = np.isin(outcome, [Outcome.CONVERGED, Outcome.SADDLE]) & (np.asarray(starts.point) < 0)
+    if unnamed.any():
+        raise SolverError(f"start {starts.index[unnamed][0]} of {campaign.id} ended in a point that is not given.")
+    kept = np.isin(outcome, [Outcome.UNFINISHED, Outcome.DIVERGED])
+    names = np.array([*point_ids, None], dtype=object)[np.asarray(starts.point)]
+    count = len(outcome)
+
+    def number(values: NDArray[np.float64]) -> pa.Array:
+        return pa.array(values, pa.float64(), mask=~np.isfinite(values))
+
+    def matrices(values: NDArray[np.float64]) -> list[NDArray[np.float64] | None]:
+        return [_flat(matrix) if keep else None for matrix, keep in zip(values, kept, strict=True)]
+
+    def named(which: Outcome) -> pa.Array:
+        return pa.array(names, pa.string(), mask=outcome != which)
+
+    columns = {
+        "campaign_id": [campaign.id] * count,
+        "start_index": starts.index,
+        "landscape_id": [campaign.landscape.id] * count,
+        "minimum_id": named(Outcome.CONVERGED),
+        "outcome": [OUTCOMES[code] for code in outcome],
+        "loss": number(starts.loss),
+        "gradient_norm": number(starts.gradient_norm),
+        "anti_aligned": pa.array(starts.anti_aligned, pa.int32(), mask=np.asarray(starts.anti_aligned) < 0),
+        "flow_time": number(starts.flow_time),
+        "evaluations": starts.evaluations,
+        "distance": number(starts.distance),
+        "Q": matrices(starts.Q),
+        "R": matrices(starts.R),
+        "saddle_id": named(Outcome.SADDLE),
+    }
+    return _complete("starts", pa.table(columns, schema=table_schema("starts").arrow))

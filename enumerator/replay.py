@@ -1,0 +1,78 @@
+"""One start again, with its trajectory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+
+from enumerator.dynamics import stepper_for
+from enumerator.errors import InputError
+from enumerator.invariance import projection
+from enumerator.loss import exact_loss
+from enumerator.problem import Campaign
+from enumerator.sampling import initial_weights, start_classes
+from enumerator.solve import BatchShape, solve_starts
+
+# One row for each accepted step. Q and R are flat, row-major, as everywhere in the catalogue.
+SCHEMA = pa.schema(
+    [
+        pa.field("evaluations", pa.int64(), nullable=False),
+        pa.field("flow_time", pa.float64()),
+        pa.field("loss", pa.float64(), nullable=False),
+        pa.field("gradient_norm", pa.float64(), nullable=False),
+        pa.field("Q", pa.list_(pa.float64()), nullable=False),
+        pa.field("R", pa.list_(pa.float64()), nullable=False),
+    ]
+)
+
+
+def replay(campaign: Campaign, index: int) -> pa.Table:
+    """The trajectory of a start as the solver walked it, from its initial overlaps to where it retired.
+
+    One row of `SCHEMA` for each accepted step. Raises InputError if there is no start of that index.
+    """
+    last = len(campaign.law.Q) if campaign.law.Q is not None else None
+    if index < 0 or (last is not None and index >= last):
+        limit = "" if last is None else f" and below {last}"
+        raise InputError(f"`index` must be that of a start, 0 or more{limit}, got {index}.")
+    indices = np.array([index])
+    retired = solve_starts(campaign, indices, BatchShape(lanes=1, ticks=64)).starts
+    V = jnp.asarray(campaign.landscape.teacher_factor)
+    classes = start_classes(campaign, indices)
+    project = projection(None if classes is None else jnp.asarray(classes[0]), V)
+    stepper = stepper_for(campaign.dynamics, campaign.tolerances)
+
+    @jax.jit
+    def walk(state: Any) -> Any:
+        def step(before: Any, _: None) -> Any:
+            after = stepper.tick(V, project, before)
+            return after, (after.W, after.evaluations, after.flow_time, after.gradient_norm)
+
+        return jax.lax.scan(step, state, length=64)
+
+    state = jax.jit(lambda W: stepper.init(V, project, W))(jnp.asarray(initial_weights(campaign, indices)[0]))
+    rows = [_row(campaign, state.W, state.evaluations, state.flow_time, state.gradient_norm)]
+    previous = np.asarray(state.W)
+    while int(state.evaluations) < retired.evaluations[0]:
+        state, trace = walk(state)
+        for W, evaluations, flow_time, norm in zip(*map(np.asarray, trace), strict=True):
+            if evaluations <= retired.evaluations[0] and not np.array_equal(W, previous):
+                rows.append(_row(campaign, W, evaluations, flow_time, norm))
+                previous = W
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _row(campaign: Campaign, W: Any, evaluations: Any, flow_time: Any, norm: Any) -> dict[str, Any]:
+    weights, V = np.asarray(W), campaign.landscape.teacher_factor
+    return {
+        "evaluations": int(evaluations),
+        "flow_time": float(flow_time) if np.isfinite(flow_time) else None,
+        "loss": exact_loss(weights, V),
+        "gradient_norm": float(norm),
+        "Q": (weights @ weights.T).ravel(),
+        "R": (weights[:, : V.shape[1]] @ V.T).ravel(),
+    }

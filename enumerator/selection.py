@@ -1,0 +1,192 @@
+"""What users ask of a table: the rows of some landscapes and campaigns, with counts from the starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from enumerator.errors import InputError
+from enumerator.query import nearest, one_of, quoted, run
+from enumerator.store import Store
+from enumerator.tables import table_schema
+
+# Columns that a query appends to minima and saddles, counted in the starts of the campaigns selected.
+COUNTS = (("hits", pa.int64()), ("starts", pa.int64()), ("frequency", pa.float64()))
+# The column of `starts` that names the row.
+_NAMED_BY = {"minima": "minimum_id", "saddles": "saddle_id"}
+# Order of the rows where the user asks for none, and of ties.
+_ORDER = {
+    "landscapes": ("students", "teachers", "activation", "landscape_id"),
+    "campaigns": ("landscape_id", "campaign_id"),
+    "minima": ("students", "teachers", "activation", "landscape_id", "loss", "minimum_id"),
+    "saddles": ("students", "teachers", "activation", "landscape_id", "loss", "minimum_id"),
+    "starts": ("campaign_id", "start_index"),
+}
+
+Datasets = Mapping[str, ds.Dataset]
+
+
+class Selection(TypedDict, total=False):
+    """Which rows and columns of a table, in which order. What is not given, or None, leaves the choice open.
+
+    students, teachers, activation, landscape (an id): only these landscapes.
+    campaign (an id), dynamics (a name): only these campaigns; hits, starts and frequency are counted
+        in them, and minima, saddles and landscapes that they do not have are left out.
+    where: an SQL condition on the columns, counts included.
+    columns, sort: names in a list, or in one string with commas; a name in `sort` may have `-`
+        before it or ` desc` behind it.
+    limit: at most so many rows.
+    """
+
+    students: int | None
+    teachers: int | None
+    activation: str | None
+    landscape: str | None
+    campaign: str | None
+    dynamics: str | None
+    where: str | None
+    columns: str | Sequence[str] | None
+    sort: str | Sequence[str] | None
+    limit: int | None
+
+
+def select(store: Store, name: str, selection: Selection) -> pa.Table:
+    """The rows of table `name` that `selection` asks for. Raises InputError for names that do not exist."""
+    unknown = set(selection) - set(Selection.__annotations__)
+    if unknown:
+        raise TypeError(
+            f"no such selection: {', '.join(sorted(unknown))}. There are {', '.join(Selection.__annotations__)}."
+        )
+    valid = output_schema(name)
+    columns = list(dict.fromkeys(_valid(entry, valid, "columns") for entry in _entries(selection.get("columns"))))
+    columns = columns or valid.names
+    keys = [_sort_key(entry, valid) for entry in _entries(selection.get("sort"))]
+    keys += [f'"{column}"' for column in _ORDER[name]]
+    datasets = _datasets(store, name, selection)
+    relation = _relation(name, _landscapes(selection, datasets), _campaigns(selection, datasets))
+    where, limit = selection.get("where"), selection.get("limit")
+    # The line break ends a comment with which `where` may end.
+    condition = "" if where is None else f"\nwhere ({where}\n)"
+    shown = ", ".join(f'"{column}"' for column in columns)
+    query = f"select {shown} from ({relation}) {condition}\norder by {', '.join(keys)}"
+    query += "" if limit is None else f"\nlimit {_whole('limit', limit)}"
+    result = run(query, datasets, hint=f"The columns are {', '.join(valid.names)}")
+    return result.cast(pa.schema([valid.field(column) for column in columns]))
+
+
+def output_schema(name: str) -> pa.Schema:
+    """The columns that a query of the table `name` can give, counts included."""
+    fields = list(table_schema(name).arrow)
+    if name in _NAMED_BY:
+        fields += [pa.field(column, kind) for column, kind in COUNTS]
+    return pa.schema(fields)
+
+
+def _datasets(store: Store, name: str, selection: Selection) -> Datasets:
+    needed = {name}
+    if name in ("minima", "saddles", "campaigns"):
+        needed.add("starts")
+    if _landscape_condition(selection):
+        needed.add("landscapes")
+    if selection.get("campaign") is not None or selection.get("dynamics") is not None:
+        needed.add("campaigns")
+    return {key: store.dataset(table) for key, table in store.snapshot(needed).items()}
+
+
+def _landscape_condition(selection: Selection) -> str:
+    """An SQL condition on table `landscapes`, empty for all."""
+    conditions = []
+    for name in ("students", "teachers"):
+        if (size := selection.get(name)) is not None:
+            conditions.append(f"{name} = {_whole(name, size)}")
+    for column, text in (("activation", selection.get("activation")), ("landscape_id", selection.get("landscape"))):
+        if text is not None:
+            conditions.append(f"{column} = {quoted(text)}")
+    return " and ".join(conditions)
+
+
+def _landscapes(selection: Selection, datasets: Datasets) -> list[str] | None:
+    """Ids of the landscapes selected, None for all."""
+    condition = _landscape_condition(selection)
+    if not condition:
+        return None
+    query = f"select landscape_id from landscapes where {condition}"
+    return run(query, {"landscapes": datasets["landscapes"]})["landscape_id"].to_pylist()
+
+
+def _campaigns(selection: Selection, datasets: Datasets) -> list[str] | None:
+    """Ids of the campaigns selected, None for all. Raises InputError for an unknown campaign."""
+    campaign, dynamics = selection.get("campaign"), selection.get("dynamics")
+    if campaign is None and dynamics is None:
+        return None
+    rows = run("select campaign_id, campaign from campaigns", {"campaigns": datasets["campaigns"]}).to_pylist()
+    known = [row["campaign_id"] for row in rows]
+    if campaign is not None and campaign not in known:
+        raise InputError(f"no campaign {campaign!r} in this catalogue ({nearest(campaign, known)}).")
+    return [
+        row["campaign_id"]
+        for row in rows
+        if campaign in (None, row["campaign_id"])
+        and dynamics in (None, json.loads(row["campaign"])["dynamics"]["name"])
+    ]
+
+
+def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | None) -> str:
+    """The table with its counts, cut to these landscapes and campaigns, as SQL."""
+    in_landscapes = "true" if landscapes is None else one_of("landscape_id", landscapes)
+    in_campaigns = "true" if campaigns is None else one_of("campaign_id", campaigns)
+    both = f"{in_landscapes} and {in_campaigns}"
+    if name == "starts":
+        return f"select * from starts where {both}"
+    if name == "landscapes":
+        found = "true" if campaigns is None else f"landscape_id in (select landscape_id from campaigns where {both})"
+        return f"select * from landscapes where {in_landscapes} and {found}"
+    if name == "campaigns":
+        return f"""
+            with counts as (select campaign_id, count(*) as n from starts where {both} group by all)
+            select campaigns.* replace (coalesce(n, 0) as starts)
+            from campaigns left join counts using (campaign_id) where {both}"""
+    # A point that no campaign selected has found is left out if campaigns were asked for.
+    join = "left join" if campaigns is None else "join"
+    return f"""
+        with counts as (
+            select landscape_id, {_NAMED_BY[name]} as named, count(*) as n from starts where {both} group by all
+        ),
+        totals as (select landscape_id, sum(n)::bigint as n from counts group by all)
+        select points.*, coalesce(counts.n, 0) as hits, coalesce(totals.n, 0) as starts,
+            coalesce(counts.n, 0) / totals.n as frequency
+        from (select * from {name} where {in_landscapes}) as points
+        {join} counts on points.minimum_id = counts.named
+        left join totals on points.landscape_id = totals.landscape_id"""
+
+
+def _entries(given: str | Sequence[str] | None) -> list[str]:
+    entries = given.split(",") if isinstance(given, str) else list(given or ())
+    return [entry.strip() for entry in entries if entry.strip()]
+
+
+def _valid(column: str, valid: pa.Schema, option: str) -> str:
+    if column not in valid.names:
+        raise InputError(
+            f"`{option}` names {column!r}, which is no column here. The columns are {', '.join(valid.names)}."
+        )
+    return column
+
+
+def _sort_key(entry: str, valid: pa.Schema) -> str:
+    column, _, direction = entry.removeprefix("-").strip().partition(" ")
+    direction = direction.strip().lower()
+    if direction not in ("", "asc", "desc"):
+        raise InputError(f"`sort` takes names with `-` before or ` desc` behind them, got {entry!r}.")
+    falls = entry.startswith("-") != (direction == "desc")
+    return f'"{_valid(column, valid, "sort")}" {"desc" if falls else "asc"} nulls last'
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"`{name}` must be a whole number >= 0, got {value!r}.")
+    return value

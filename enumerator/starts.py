@@ -1,0 +1,102 @@
+"""One row per start: what became of it. Every start keeps its row, finished or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enumerator.problem import Campaign, Landscape
+from enumerator.stability import StationaryPoint, order_of
+
+
+class Outcome(IntEnum):
+    """What became of a start."""
+
+    CONVERGED = 0
+    SADDLE = 1
+    UNFINISHED = 2
+    DIVERGED = 3
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Arrays of length n, all as the lane retired.
+
+    `point` is the position of the stationary point that the start ended in (-1: none), `distance` the
+    Frobenius distance to it (NaN: none), `anti_aligned` the order of the lane (-1: undefined), `flow_time`
+    NaN where the dynamics has none; Q (n, K, K), R (n, K, M).
+    """
+
+    index: NDArray[np.int64]
+    outcome: NDArray[np.int8]
+    point: NDArray[np.int32]
+    loss: NDArray[np.float64]
+    gradient_norm: NDArray[np.float64]
+    anti_aligned: NDArray[np.int32]
+    flow_time: NDArray[np.float64]
+    evaluations: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    Q: NDArray[np.float64]
+    R: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """Consecutive starts of a campaign, and the stationary points that they ended in."""
+
+    campaign: Campaign
+    starts: Starts
+    points: list[StationaryPoint]
+
+
+_TYPES = {
+    "index": np.int64,
+    "outcome": np.int8,
+    "point": np.int32,
+    "anti_aligned": np.int32,
+    "evaluations": np.int64,
+}
+
+
+class StartRows:
+    """Collects one row per retired lane, in any order."""
+
+    def __init__(self, landscape: Landscape) -> None:
+        self.landscape = landscape
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, W: NDArray[np.float64], **row: Any) -> None:
+        """A lane that retires with weights W (K, D); overlaps and order are derived."""
+        R = W[:, : self.landscape.teacher_rank] @ self.landscape.teacher_factor.T
+        order = order_of(R, self.landscape)
+        self.rows.append({"anti_aligned": -1 if order is None else order, "Q": W @ W.T, "R": R, **row})
+
+    def to_starts(self) -> Starts:
+        """The rows as columns, in the order of the start index."""
+        self.rows.sort(key=lambda row: row["index"])
+        K, M = self.landscape.students, self.landscape.teachers
+        shapes = {"Q": (-1, K, K), "R": (-1, K, M)}
+        return Starts(
+            **{
+                entry.name: np.array(
+                    [row[entry.name] for row in self.rows], _TYPES.get(entry.name, np.float64)
+                ).reshape(shapes.get(entry.name, (-1,)))
+                for entry in fields(Starts)
+            }
+        )
+
+
+def shard_result(campaign: Campaign, starts: Starts, point: Callable[[int], StationaryPoint]) -> ShardResult:
+    """Only the points that a start ended in, numbered by their first start; `point` gives one by its position."""
+    used = list(dict.fromkeys(int(position) for position in starts.point if position >= 0))
+    numbers = np.full(max(used, default=-1) + 2, -1, np.int32)  # the last entry, -1, is for no point
+    numbers[used] = np.arange(len(used))
+    return ShardResult(campaign, replace(starts, point=numbers[starts.point]), [point(position) for position in used])

@@ -1,0 +1,87 @@
+"""The tables of a catalogue and the campaign file, as `schemas/*.json` lay them down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+# In the order in which a commit writes them: a row names only rows of the tables before its own.
+TABLE_NAMES = ("landscapes", "campaigns", "minima", "saddles", "starts")
+
+# Delta Lake names the entries of a list "element"; the same name here spares a cast at each write.
+_TYPES = {
+    "string": pa.string(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "double": pa.float64(),
+    "list<double>": pa.list_(pa.field("element", pa.float64())),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its type (a key of the type table), whether it may be null, and what it holds."""
+
+    name: str
+    type: str
+    nullable: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """One table of the catalogue. `version` rises with every change that an older reader would misread."""
+
+    name: str
+    version: int
+    description: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    partition_by: tuple[str, ...] = ()
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        """The columns as an Arrow schema."""
+        return pa.schema([pa.field(c.name, _TYPES[c.type], nullable=c.nullable) for c in self.columns])
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the columns, in order."""
+        return [column.name for column in self.columns]
+
+
+def _folder() -> Path:
+    """Where the schemas lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "schemas"
+    return installed if installed.is_dir() else package.parent / "schemas"
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@cache
+def table_schema(name: str) -> TableSchema:
+    """The schema of the table `name`, one of TABLE_NAMES."""
+    content = _read(name)
+    return TableSchema(
+        name=content["name"],
+        version=content["version"],
+        description=content["description"],
+        key=tuple(content["key"]),
+        columns=tuple(Column(**column) for column in content["columns"]),
+        partition_by=tuple(content.get("partition_by", ())),
+    )
+
+
+@cache
+def campaign_file_schema() -> dict[str, Any]:
+    """The JSON Schema of a campaign file."""
+    return _read("campaign")

@@ -1,0 +1,31 @@
+"""Independent routes that the tests compare with: definitions written out plainly, and published numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def published_cases() -> list[dict]:
+    """Stationary points recomputed from the data of Safran & Shamir (2018); see the file's own source note."""
+    return json.loads((REFERENCE / "published_minima.json").read_text())["cases"]
+
+
+@jax.jit
+def plain_loss(W, V):
+    """The population loss, Cho & Saul (2009), eq. 6, for automatic differentiation away from collinear pairs."""
+    neurons = jnp.concatenate([W, jnp.pad(V, ((0, 0), (0, W.shape[1] - V.shape[1])))])
+    signs = jnp.concatenate([jnp.ones(len(W)), -jnp.ones(len(V))])
+    own = jnp.eye(len(neurons), dtype=bool)
+    norms = jnp.sqrt((neurons**2).sum(axis=1))
+    product = norms[:, None] * norms[None, :]
+    # A neuron with itself stands at angle zero, where arccos has no derivative: |u|^2/2 instead.
+    angle = jnp.arccos(jnp.where(own, 0.0, neurons @ neurons.T / product))
+    kernel = product * (jnp.sin(angle) + (np.pi - angle) * jnp.cos(angle)) / (2 * np.pi)
+    return signs @ jnp.where(own, norms**2 / 2, kernel) @ signs / 2

@@ -1,0 +1,84 @@
+"""Made-up stationary points, starts and campaigns: what the catalogue stores, without computing any of it."""
+
+import numpy as np
+
+from enumerator.problem import Campaign, InitialLaw, Landscape
+from enumerator.stability import StationaryPoint
+from enumerator.starts import Outcome, ShardResult, Starts
+
+
+def make_campaign(students=3, teachers=2, seed=0, **fields) -> Campaign:
+    return Campaign(Landscape(students, teachers, **fields), law=InitialLaw(dimension=10), seed=seed)
+
+
+def make_point(landscape: Landscape, loss: float, verdict: str = "minimum", **fields) -> StationaryPoint:
+    """A point whose overlaps depend on the first ten digits of its loss alone."""
+    generator = np.random.default_rng(round(abs(loss) * 1e10))
+    K, r = landscape.students, landscape.teacher_rank
+    W = generator.standard_normal((K, r))
+    values = {
+        "landscape": landscape,
+        "W": W,
+        "Q": W @ W.T,
+        "R": W @ landscape.teacher_factor.T,
+        "loss": loss,
+        "gradient_norm": 1e-15,
+        "verdict": verdict,
+        "verdict_above": verdict,
+        "anti_aligned": 1,
+        "effective_students": K,
+        "hessian_min": 0.1,
+        "hessian_max": 2.0,
+        "hessian_spectrum": np.sort(generator.random(K * r)),
+        "perpendicular_min": 0.25,
+        "perpendicular_spectrum": np.sort(generator.random(K)),
+        "flat_dimension": 0,
+        "splitting_min": -0.5,
+        "splitting_min_perpendicular": None,
+        "radius": 0.01,
+        "isotropy": "S_2 x S_1",
+        "orbit_size_log10": 1.5,
+    }
+    return StationaryPoint(**{**values, **fields})
+
+
+def make_result(campaign, first, last, points=(), ended=None, index=None) -> ShardResult:
+    """Starts [first, last): the k-th ends in point `ended[k]` (-1 unfinished, -2 diverged), by default in turn."""
+    index = np.arange(first, last) if index is None else np.asarray(index)
+    n, K, M = len(index), campaign.landscape.students, campaign.landscape.teachers
+    if ended is None:
+        ended = np.arange(n) % len(points) if points else np.full(n, -1)
+    ended = np.asarray(ended)
+    outcome = [_outcome(points, where) for where in ended]
+    generator = np.random.default_rng(first)
+    lost = ended == -2
+    return ShardResult(
+        campaign=campaign,
+        starts=Starts(
+            index=index,
+            outcome=np.array(outcome, np.int8),
+            point=np.where(ended < 0, -1, ended).astype(np.int32),
+            loss=np.where(lost, np.nan, generator.random(n)),
+            gradient_norm=np.where(lost, np.inf, generator.random(n)),
+            anti_aligned=np.where(lost, -1, 1).astype(np.int32),
+            flow_time=generator.random(n),
+            evaluations=np.arange(n, dtype=np.int64),
+            distance=np.where(ended < 0, np.nan, generator.random(n)),
+            Q=generator.random((n, K, K)),
+            R=generator.random((n, K, M)),
+        ),
+        points=list(points),
+    )
+
+
+def _outcome(points, where) -> Outcome:
+    if where == -2:
+        return Outcome.DIVERGED
+    if where == -1:
+        return Outcome.UNFINISHED
+    return Outcome.SADDLE if points[where].verdict == "saddle" else Outcome.CONVERGED
+
+
+def same_loss(new, known) -> list[int]:
+    """A matcher for made-up points: the same if the losses agree to 1e-11."""
+    return [next((k for k, b in enumerate(known) if abs(a.loss - b.loss) < 1e-11), -1) for a in new]
