@@ -1,0 +1,177 @@
+"""One stationary point of a catalogue, its row recomputed: what it must satisfy, and where it does not.
+
+Numbers come from Q, R and T alone (`recomputation`), symmetry from a randomly permuted copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from enumerator.distinct import SYMMETRIC
+from enumerator.problem import Landscape, Tolerances
+from enumerator.recomputation import (
+    Recomputed,
+    one_sided_derivatives,
+    precise_gradient_norm,
+    precise_loss,
+    recompute,
+)
+from enumerator.stability import MINIMUM, SADDLE, UNDECIDED, StationaryPoint, certified_radius
+from enumerator.symmetry import automorphism_order, canonical_form, orbit_size_log10
+
+# Relative to the largest squared norm of a teacher. The loss is a sum of (K + M)^2 kernels, each off by
+# one rounding: 6e-15 was the largest error met at K = M = 17. An eigenvalue is off by some roundings
+# of the largest: 1e-14; at nearly collinear pairs two formulas differ by 1e-12.
+LOSS = 1e-14
+EIGENVALUE = 1e-11
+# Gradient norm of a stored point over the norm of the teachers, a tenth of what a lane at rest may have.
+STATIONARY = Tolerances().stationary
+
+
+class Disagreement(NamedTuple):
+    """One thing that is stored otherwise than it should be; `stored` and `computed` as text."""
+
+    table: str
+    id: str
+    column: str
+    stored: str
+    computed: str
+    what: str
+
+
+def wrong(table: str, row: dict[str, Any], column: str, stored: object, computed: object, what: str) -> Disagreement:
+    return Disagreement(table, str(row["minimum_id"]), column, _text(stored), _text(computed), what)
+
+
+def _text(value: object) -> str:
+    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
+
+
+def check_point(
+    name: str,
+    row: dict[str, Any],
+    point: StationaryPoint,
+    landscape: Landscape,
+    rng: np.random.Generator,
+    precise: bool,
+) -> Iterator[Disagreement]:
+    Q, R, T = point.Q, point.R, landscape.T
+    scale = float(np.diag(T).max())
+    diagonal = not (T - np.diag(np.diag(T))).any()
+    value = recompute(Q, R, T, diagonal)
+    spectrum, flat = _split_flat(value.hessian)
+    verdict, above = _verdicts(value, point, landscape)
+    numbers: list[tuple[str, float | None, float]] = [
+        ("loss", value.loss, LOSS * scale),
+        ("splitting_min", value.splitting_min, EIGENVALUE),
+        ("splitting_min_perpendicular", value.splitting_min_perpendicular, EIGENVALUE),
+    ]
+    if len(Q):
+        numbers += [
+            ("hessian_min", value.hessian.min(), EIGENVALUE),
+            ("hessian_max", value.hessian.max(), EIGENVALUE),
+            ("perpendicular_min", value.perpendicular.min(), EIGENVALUE),
+        ]
+    if precise:
+        numbers.append(("loss", precise_loss(Q, R, T), LOSS * scale))
+    for column, computed, tolerance in numbers:
+        stored = row[column]
+        if (stored is None) != (computed is None) or (
+            stored is not None and computed is not None and not abs(stored - computed) <= tolerance
+        ):
+            yield wrong(name, row, column, stored, computed, "recomputed from Q, R, T")
+    for column, computed in (("hessian_spectrum", spectrum), ("perpendicular_spectrum", value.perpendicular)):
+        stored = row[column]
+        if len(stored) != len(computed) or not np.abs(stored - computed).max(initial=0.0) <= EIGENVALUE:
+            yield wrong(name, row, column, f"{len(stored)} values", f"{len(computed)} values", "recomputed")
+    texts = [
+        ("verdict", verdict),
+        ("verdict_above", above),
+        ("anti_aligned", value.anti_aligned),
+        ("flat_dimension", flat),
+        ("effective_students", len(Q)),
+        ("students", landscape.students),
+        ("teachers", landscape.teachers),
+        ("activation", landscape.activation),
+        ("constraint", landscape.constraint),
+        ("second_layer", landscape.second_layer),
+    ]
+    for column, computed in texts:
+        if row[column] != computed:
+            yield wrong(name, row, column, row[column], computed, "recomputed from Q, R, T and the landscape")
+    yield from _check_place(name, row, point, landscape, value, precise)
+    yield from _check_symmetry(name, row, point, landscape, rng)
+
+
+def _check_place(
+    name: str, row: dict[str, Any], point: StationaryPoint, landscape: Landscape, value: Recomputed, precise: bool
+) -> Iterator[Disagreement]:
+    """Is it a stationary point, in its table, in the span of the teachers, with the right ball around it?"""
+    norms = [value.gradient_norm, row["gradient_norm"]]
+    if precise and len(point.Q):
+        norms.append(precise_gradient_norm(point.Q, point.R, landscape.T))
+    bound = STATIONARY * landscape.teacher_scale
+    if not max(norms) <= bound:
+        yield wrong(name, row, "gradient_norm", row["gradient_norm"], max(norms), "not stationary")
+    if (row["verdict"] == SADDLE) != (name == "saddles"):
+        yield wrong(name, row, "verdict", row["verdict"], "", f"does not belong into {name}")
+    off_span = np.abs(point.Q - point.W @ point.W.T).max(initial=0.0)
+    if not off_span <= EIGENVALUE * max(1.0, np.abs(point.Q).max(initial=0.0)):
+        yield wrong(name, row, "Q", off_span, 0.0, "Q is not R T^+ R^T")
+    radius = certified_radius(point, above=True)
+    if not abs(radius - row["radius"]) <= 1e-6 * max(radius, row["radius"]):
+        yield wrong(name, row, "radius", row["radius"], radius, "recomputed from the spectra and norms")
+
+
+def _split_flat(spectrum: np.ndarray) -> tuple[np.ndarray, int]:
+    """The spectrum without its flat directions, and their number."""
+    flat = np.abs(spectrum) <= Tolerances().definite * spectrum.max(initial=0.0)
+    return spectrum[~flat], int(flat.sum())
+
+
+def _verdicts(value: Recomputed, point: StationaryPoint, landscape: Landscape) -> tuple[str, str]:
+    """Second-order verdicts at d = r and at d > r, from signs alone."""
+    largest = value.hessian.max(initial=0.0)
+    threshold = Tolerances().definite * largest
+    order = [MINIMUM, UNDECIDED, SADDLE]
+
+    def sign(lowest: float) -> str:
+        return MINIMUM if lowest > threshold else SADDLE if lowest < -threshold else UNDECIDED
+
+    inside = sign(value.hessian.min(initial=largest))
+    outside = sign(value.perpendicular.min(initial=largest))
+    if len(point.Q) < landscape.students:
+        small = Tolerances().definite
+        opens = one_sided_derivatives(point.Q, point.R, landscape.T).min(initial=np.inf) < -small
+        splits = value.splitting_min is not None and value.splitting_min < -small
+        splits_above = value.splitting_min_perpendicular is not None and value.splitting_min_perpendicular < -small
+        inside = max(inside, SADDLE if opens or splits else UNDECIDED, key=order.index)
+        outside = max(outside, SADDLE if opens or splits or splits_above else UNDECIDED, key=order.index)
+    return inside, max(inside, outside, key=order.index)
+
+
+def _check_symmetry(
+    name: str, row: dict[str, Any], point: StationaryPoint, landscape: Landscape, rng: np.random.Generator
+) -> Iterator[Disagreement]:
+    """Isotropy group and orbit size from a shuffled copy; the stored order must be the canonical one."""
+    Q, R, T = point.Q, point.R, landscape.T
+    shuffled = rng.permutation(len(Q))
+    form = canonical_form(Q[np.ix_(shuffled, shuffled)], R[shuffled], T, SYMMETRIC)
+    if row["isotropy"] != form.isotropy:
+        yield wrong(name, row, "isotropy", row["isotropy"], form.isotropy, "from a shuffled copy")
+    students = shuffled[form.students]
+    moved = max(
+        np.abs(Q[np.ix_(students, students)] - Q).max(initial=0.0),
+        np.abs(R[students][:, form.teachers] - R).max(initial=0.0),
+    )
+    if not moved <= 10 * SYMMETRIC:
+        yield wrong(name, row, "R", moved, 0.0, "rows or columns are not in canonical order")
+    size = None
+    if not row["flat_dimension"]:
+        size = orbit_size_log10(len(Q), automorphism_order(T, SYMMETRIC), form.stabiliser_order)
+    stored = row["orbit_size_log10"]
+    if (size is None) != (stored is None) or (size is not None and not abs(stored - size) <= 1e-9):
+        yield wrong(name, row, "orbit_size_log10", stored, size, "from a shuffled copy")
