@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -24,6 +24,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from enumerator.errors import CatalogueError, InputError
+from enumerator.query import run
+from enumerator.records import from_table
 from enumerator.tables import TABLE_NAMES, table_schema
 
 # The property of each Delta table that marks it as ours and says which schema it was written to.
@@ -50,11 +52,18 @@ Result = TypeVar("Result")
 class Store:
     """The tables of one catalogue, by name, under a directory or an object-store URL.
 
-    Raises InputError where there is no catalogue, or one of a newer schema version; CatalogueError
-    where a table cannot be read or written.
+    Raises InputError where there is no catalogue, or one of another schema version (`migrating`: of a
+    newer one, tables may be missing); CatalogueError where a table cannot be read or written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], create: bool, storage_options: dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        create: bool,
+        storage_options: dict[str, str] | None,
+        migrating: bool = False,
+    ) -> None:
+        self._migrating = migrating
         self._options = storage_options
         address = os.fspath(path)
         self._is_remote = "://" in address and not address.startswith("file://")
@@ -67,17 +76,17 @@ class Store:
                 )
         self.address = address.rstrip("/")
         missing = [name for name in TABLE_NAMES if not self._exists(name)]
-        if missing and not create:
-            lacks = "" if len(missing) == len(TABLE_NAMES) else f" (it lacks the table {missing[0]})"
-            raise InputError(f"not a catalogue: {self.address}{lacks}. `enumerator run --catalogue` makes one.")
-        # Before anything is written: an existing table may be of a newer version.
+        # Before anything else: the tables that are there may be of another version.
         for name in TABLE_NAMES:
             if name not in missing:
                 self.open(name)
-        if missing:
+        if missing and not create and not (migrating and len(missing) < len(TABLE_NAMES)):
+            lacks = "" if len(missing) == len(TABLE_NAMES) else f" (it lacks the table {missing[0]})"
+            raise InputError(f"not a catalogue: {self.address}{lacks}. `enumerator run --catalogue` makes one.")
+        if missing and create:
             self._check_place(missing)
-        for name in missing:
-            self._create(name)
+            for name in missing:
+                self.create(name)
 
     def _uri(self, name: str) -> str:
         return f"{self.address}/{name}"
@@ -101,7 +110,8 @@ class Store:
                 f"not a catalogue, and not empty: {folder}. Choose a new or an empty directory for the catalogue."
             )
 
-    def _create(self, name: str) -> None:
+    def create(self, name: str) -> None:
+        """Make the table `name`, empty, unless it is there."""
         schema = table_schema(name)
         try:
             DeltaTable.create(
@@ -139,6 +149,11 @@ class Store:
                 f"the table {name} of {self.address} has schema version {found}, this software reads up to {known}: "
                 "update it (pip install --upgrade enumerator)."
             )
+        if int(found) < known and not self._migrating:
+            raise InputError(
+                f"the table {name} of {self.address} has schema version {found}, this software works on {known}: "
+                f"type `enumerator migrate {self.address}`, once."
+            )
         return table
 
     def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, DeltaTable]:
@@ -162,6 +177,14 @@ class Store:
             return table.to_pyarrow_dataset(filesystem=filesystem, parquet_read_options=options)
         except (DeltaError, OSError) as error:
             raise CatalogueError(f"cannot read {table.table_uri}: {_one_line(error)}") from error
+
+    def query(self, table: DeltaTable, statement: str) -> pa.Table:
+        """The result of a SELECT statement over an open table, under its name."""
+        return run(statement, {table.metadata().name: self.dataset(table)})
+
+    def rows(self, table: DeltaTable, condition: str) -> list[dict[str, Any]]:
+        """The rows of an open table for which an SQL condition holds."""
+        return list(from_table(self.query(table, f"select * from {table.metadata().name} where {condition}")))
 
     def append(self, table: DeltaTable, rows: pa.Table, transaction: str | None = None) -> None:
         """Append `rows` if `table` is still at its latest version; CommitFailedError otherwise."""
