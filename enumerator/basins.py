@@ -20,7 +20,8 @@ from enumerator.stability import SADDLE, StationaryPoint, certified_radius, exam
 _polish = jax.jit(polish)
 
 
-# The loss of a lane, with angles by arccos, may fall below that of its minimum by this much.
+# The loss of a lane, with angles by arccos, may fall below that of its minimum by this much, over the
+# largest squared norm of a teacher.
 _LOSS_ROUNDING = 1e-12
 # A lane rests on a saddle within this distance, over the norm of the teachers: a start that comes so
 # close by chance has a probability of that order; by the symmetry of its overlaps it comes closer.
@@ -86,8 +87,9 @@ class Basins:
 
     def _recognised(self, W: NDArray[np.float64], loss: float, above: bool) -> End | None:
         """The minimum in hand whose ball holds the lane, if the assignments find it."""
+        rounding = _LOSS_ROUNDING * self.landscape.overlap_scale
         for position, (point, ball) in enumerate(zip(self.points, self.balls[above], strict=True)):
-            if ball.radius > 0 and -_LOSS_ROUNDING <= loss - point.loss <= ball.window:
+            if ball.radius > 0 and -rounding <= loss - point.loss <= ball.window:
                 distance = self.recogniser.distance(W, point)
                 if distance < ball.radius:
                     return End(position, distance, True)

@@ -23,6 +23,8 @@ from enumerator.problem import Landscape
 from enumerator.stability import StationaryPoint, hessian_lipschitz
 from enumerator.symmetry import Answer, automorphism_order, canonical_form, match, orbit_size_log10
 
+# All in units of the largest squared norm of a teacher, so that no answer depends on the unit of length.
+
 # Largest difference of two overlap entries that rounding explains: a polished point is off by the
 # gradient's rounding (1e-15) over the smallest eigenvalue, 1e-10 at the flattest minimum known.
 SAME = 1e-9
@@ -58,14 +60,19 @@ def _repolished(network: Network) -> tuple[np.ndarray, np.ndarray]:
     return W @ W.T, W @ network.landscape.teacher_factor.T
 
 
+def loss_gap(point: Network) -> float:
+    """The largest difference of losses at which another point may still be the same one."""
+    return LOSS_GAP * max(point.landscape.overlap_scale, abs(point.loss))
+
+
 def is_same(a: Network, b: StationaryPoint) -> bool:
     """Whether polished a is the stationary point b up to permutations of students and of symmetric teachers."""
-    if len(a.W) != len(b.W) or abs(a.loss - b.loss) > LOSS_GAP * max(1.0, abs(b.loss)):
+    if len(a.W) != len(b.W) or abs(a.loss - b.loss) > loss_gap(b):
         return False
-    T = b.landscape.T
-    found = match(a.Q, a.R, b.Q, b.R, T, SAME, DIFFERENT)
+    T, unit = b.landscape.T, b.landscape.overlap_scale
+    found = match(a.Q, a.R, b.Q, b.R, T, SAME * unit, DIFFERENT * unit)
     if found.answer == Answer.REPOLISH:
-        found = match(*_repolished(a), *_repolished(b), T, SAME, DIFFERENT)
+        found = match(*_repolished(a), *_repolished(b), T, SAME * unit, DIFFERENT * unit)
     if found.answer != Answer.REPOLISH or found.students is None or found.teachers is None:
         return found.answer == Answer.SAME
     R = b.R[found.students][:, found.teachers]
@@ -79,7 +86,7 @@ def match_points(new: Sequence[Network], known: Sequence[StationaryPoint]) -> li
     losses = np.array([known[position].loss for position in order])
     answers = []
     for point in new:
-        width = LOSS_GAP * max(1.0, abs(point.loss))
+        width = loss_gap(point)
         first, last = np.searchsorted(losses, [point.loss - width, point.loss + width])
         answers.append(next((int(k) for k in order[first:last] if is_same(point, known[k])), -1))
     return answers
@@ -88,7 +95,7 @@ def match_points(new: Sequence[Network], known: Sequence[StationaryPoint]) -> li
 @lru_cache(maxsize=64)
 def teacher_automorphisms(landscape: Landscape) -> int:
     """|Aut T|, the number of permutations of teachers that leave T unchanged."""
-    return automorphism_order(landscape.T, SYMMETRIC)
+    return automorphism_order(landscape.T, SYMMETRIC * landscape.overlap_scale)
 
 
 def canonical(point: StationaryPoint) -> StationaryPoint:
@@ -96,7 +103,8 @@ def canonical(point: StationaryPoint) -> StationaryPoint:
 
     A flat minimum has no orbit size: its permuted copies are connected.
     """
-    form = canonical_form(point.Q, point.R, point.landscape.T, SYMMETRIC)
+    gap = SYMMETRIC * point.landscape.overlap_scale
+    form = canonical_form(point.Q, point.R, point.landscape.T, gap)
     students = len(point.W)
     size = orbit_size_log10(students, teacher_automorphisms(point.landscape), form.stabiliser_order)
     R = point.R[form.students][:, form.teachers]

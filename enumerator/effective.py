@@ -74,7 +74,8 @@ def release_dead(W: NDArray[np.float64], V: NDArray[np.float64], scale: float) -
     alive = W[W.any(axis=1)]
     starts = np.concatenate([np.pad(V, ((0, 0), (0, W.shape[1] - V.shape[1]))), -alive])
     starts = starts[np.linalg.norm(starts, axis=1) > 0]
-    candidates = [_descend_on_sphere(u / np.linalg.norm(u), alive, V) for u in starts]
+    # In units of the teachers' norm, so that where the descent stops does not depend on the unit of length.
+    candidates = [_descend_on_sphere(u / np.linalg.norm(u), alive / scale, V / scale) for u in starts]
     slopes = [one_sided_derivative(u, alive, V) for u in candidates]
     best = int(np.argmin(slopes))
     if slopes[best] >= 0:

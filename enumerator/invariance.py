@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 from numpy.typing import NDArray
 
-# Overlaps closer than this part of the largest are equal by symmetry: hundreds of roundings of a given
+# Overlaps closer than this part of the largest product of norms in their block (Q, R or T: students may
+# be a million times shorter or longer than the teachers) are equal by symmetry: hundreds of roundings of a given
 # table, and never by chance (a thousand random entries come this close with probability 1e-6).
 EQUAL = 1e-12
 
@@ -31,10 +32,13 @@ def coherent_classes(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[
     Two-dimensional Weisfeiler-Leman refinement: an entry (u, v) is known by its class and by the
     multiset, over all w, of the pairs of classes of (u, w) and (w, v). Memory (K + M)^3.
     """
-    joint = np.block([[Q, R], [R.T, T]])
-    K, n = len(Q), len(joint)
+    K, n = len(Q), len(Q) + len(T)
+    # Students at rest have no norm: their block is zero, whatever it is divided by.
+    students, teachers = np.sqrt([Q.diagonal().max() or 1.0, T.diagonal().max()])
+    cross = R / (students * teachers)
+    joint = np.block([[Q / students**2, cross], [cross.T, T / teachers**2]])
     values = np.sort(joint.ravel())
-    starts = values[np.append(True, np.diff(values) > EQUAL * np.abs(values).max())]
+    starts = values[np.append(True, np.diff(values) > EQUAL)]
     kinds = np.zeros((n, n), np.int64)
     kinds[:K, K:], kinds[K:, :K], kinds[K:, K:] = 1, 2, 3
     colours = (np.searchsorted(starts, joint, side="right") * 4 + kinds) * 2 + np.eye(n, dtype=np.int64)

@@ -21,7 +21,8 @@ from enumerator.loss import Derivatives, gradient, hessian
 Model = Callable[[Float[Array, "K D"], Float[Array, "K D"]], Derivatives]
 
 _ACCEPT, _GOOD = 0.1, 0.75  # ratios of true to predicted decrease: Nocedal & Wright, algorithm 4.1
-# A predicted decrease below this part of one is rounding of the loss: such a step is judged good.
+# A predicted decrease below this part of the squared norm of the teachers, and of the loss, is rounding of
+# the loss: such a step is judged good.
 _LOSS_ROUNDING = 1e-13
 
 
@@ -100,8 +101,11 @@ def _conjugate_gradient(state: NewtonState, product: Float[Array, "K D"], forcin
 
 
 def _judge(state: NewtonState, trial: Derivatives, largest: float | Float[Array, ""]) -> NewtonState:
-    """Accept or reject the trial point by the ratio of true to predicted decrease; conjugate gradients begin anew."""
-    rounding = state.model_decrease <= _LOSS_ROUNDING * (1 + jnp.abs(state.loss))
+    """Accept or reject the trial point by the ratio of true to predicted decrease; conjugate gradients begin anew.
+
+    `largest` is the norm of the teachers, the largest trust radius.
+    """
+    rounding = state.model_decrease <= _LOSS_ROUNDING * (largest**2 + jnp.abs(state.loss))
     ratio = jnp.where(rounding, 1.0, (state.loss - trial.loss) / jnp.maximum(state.model_decrease, 1e-300))
     accepted = ratio > _ACCEPT  # false for NaN
     length = jnp.sqrt(_dot(state.step, state.step))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from enumerator.errors import InputError
 from enumerator.problem import RANK_TOLERANCE
 
-# An eigenvalue of [[Q, R], [R^T, T]] may fall below zero by this part of the largest: overlaps
-# computed from weights of a million dimensions in float64 miss by less.
+# An eigenvalue of the cosines of all neurons may fall below zero by this part of the largest: overlaps
+# computed from weights of a million dimensions in float64 miss by less. Of the cosines, because the rounding
+# of an overlap is relative to its two norms, and students may be far shorter or longer than the teachers.
 FEASIBLE = 1e-9
 
 
@@ -30,8 +31,14 @@ class Overlaps:
 
 
 def feasibility(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64]) -> float:
-    """Smallest eigenvalue of [[Q, R], [R^T, T]] over the largest: feasible if not below -FEASIBLE."""
-    spectrum = np.linalg.eigvalsh(np.block([[Q, R], [R.T, T]]))
+    """Smallest eigenvalue of [[Q, R], [R^T, T]], brought to unit norms, over the largest: feasible from -FEASIBLE on.
+
+    A neuron of zero norm is measured by the longest: whatever it overlaps with shows.
+    """
+    joint = np.block([[Q, R], [R.T, T]])
+    lengths = np.sqrt(np.abs(np.diag(joint)))
+    lengths = np.where(lengths > 0, lengths, lengths.max())
+    spectrum = np.linalg.eigvalsh(joint / np.outer(lengths, lengths))
     return float(spectrum[0] / max(spectrum[-1], np.finfo(float).tiny))
 
 
@@ -40,7 +47,7 @@ def check_feasible(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np
     for row, (q, r) in enumerate(zip(Q, R, strict=True)):
         if not (np.isfinite(q).all() and np.isfinite(r).all()):
             raise InputError(f"initial overlaps must be finite, row {row} is not.")
-        if np.abs(q - q.T).max() > FEASIBLE * max(1.0, np.abs(q).max()):
+        if np.abs(q - q.T).max() > FEASIBLE * np.abs(q).max():
             raise InputError(
                 f"initial overlaps must have symmetric Q, row {row} misses by {np.abs(q - q.T).max():.3g}."
             )

@@ -173,6 +173,11 @@ class Landscape:
         """Frobenius norm of the teachers, sqrt(trace T): the unit of weights, gradients and distances."""
         return float(np.sqrt(np.trace(self.T)))
 
+    @property
+    def overlap_scale(self) -> float:
+        """Largest squared norm of a teacher: the unit of overlaps and losses."""
+        return float(self.T.diagonal().max())
+
     def to_dict(self) -> dict[str, Any]:
         """The fields that differ from the defaults, T as a list of rows: what the id hashes."""
         content: dict[str, Any] = {"students": self.students, "teachers": self.teachers}

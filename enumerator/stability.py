@@ -157,7 +157,7 @@ def network_of(W: NDArray[np.float64], landscape: Landscape) -> Network:
     return Network(landscape, network, network @ network.T, network @ landscape.teacher_factor.T, loss)
 
 
-def _hidden_verdict(network: Network, hidden: int, splitting: float | None, scale: float) -> str:
+def _hidden_verdict(network: Network, hidden: int, splitting: float | None, definite: float) -> str:
     """Verdict on the directions that only the full student has, `hidden` neurons more than its effective network.
 
     A dead neuron descends along a teacher with a negative one-sided derivative; a merged one splits
@@ -167,7 +167,9 @@ def _hidden_verdict(network: Network, hidden: int, splitting: float | None, scal
         return MINIMUM
     directions = network.landscape.teacher_factor[network.teacher_norms > 0]
     descends = min(one_sided_derivative(u, network.W, network.landscape.teacher_factor) for u in directions)
-    if descends < -scale or (splitting is not None and splitting < -scale):
+    # The derivative has the unit of a weight; the splitting value, an eigenvalue, has none.
+    escapes = descends < -definite * network.landscape.teacher_scale
+    if escapes or (splitting is not None and splitting < -definite):
         return SADDLE
     return UNDECIDED
 
