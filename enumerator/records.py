@@ -133,6 +133,28 @@ def campaign_row(campaign: Campaign, shard_size: int, device: str, created_at: d
     }
 
 
+def overlaps_table(campaign: Campaign) -> pa.Table:
+    """The rows of table `initial_overlaps` of a campaign that starts from given overlaps."""
+    law, landscape = campaign.law, campaign.landscape
+    if law.Q is None or law.R is None:
+        raise SolverError(f"campaign {campaign.id} does not start from given overlaps.")
+    n = len(law.Q)
+
+    def matrices(values: NDArray[np.float64]) -> pa.Array:
+        size = values[0].size
+        return pa.ListArray.from_arrays(pa.array(np.arange(0, (n + 1) * size, size, dtype=np.int32)), values.ravel())
+
+    columns = {
+        "campaign_id": pa.repeat(campaign.id, n),
+        "start_index": np.arange(n),
+        "students": np.full(n, landscape.students, np.int32),
+        "teachers": np.full(n, landscape.teachers, np.int32),
+        "Q": matrices(law.Q),
+        "R": matrices(law.R),
+    }
+    return _complete("initial_overlaps", pa.table(columns).cast(table_schema("initial_overlaps").arrow))
+
+
 def point_row(
     point: StationaryPoint, name: str, label: str, campaign: Campaign, created_at: datetime
 ) -> dict[str, Any]:

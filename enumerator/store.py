@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from enumerator.errors import CatalogueError, InputError
@@ -186,11 +186,9 @@ class Store:
         """The rows of an open table for which an SQL condition holds."""
         return list(from_table(self.query(table, f"select * from {table.metadata().name} where {condition}")))
 
-    def append(self, table: DeltaTable, rows: pa.Table, transaction: str | None = None) -> None:
+    def append(self, table: DeltaTable, rows: pa.Table) -> None:
         """Append `rows` if `table` is still at its latest version; CommitFailedError otherwise."""
-        applied = [Transaction(transaction, 1)] if transaction else None
-        properties = CommitProperties(max_commit_retries=0, app_transactions=applied)
-        write_deltalake(table, rows, mode="append", commit_properties=properties)
+        write_deltalake(table, rows, mode="append", commit_properties=CommitProperties(max_commit_retries=0))
 
     def update(self, table: DeltaTable, rows: pa.Table, key: str) -> None:
         """MERGE `rows` over those of the same `key` if `table` is at its latest version, as `append`."""

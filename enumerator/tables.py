@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 # In the order in which a commit writes them: a row names only rows of the tables before its own.
-TABLE_NAMES = ("landscapes", "campaigns", "minima", "saddles", "starts")
+TABLE_NAMES = ("landscapes", "initial_overlaps", "campaigns", "minima", "saddles", "starts")
+# All tables of a catalogue have one schema version; `enumerator.migration` leads from each to the next.
+SCHEMA_VERSION = 2
 
 # Delta Lake names the entries of a list "element"; the same name here spares a cast at each write.
 _TYPES = {
@@ -36,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """One table of the catalogue. `version` rises with every change that an older reader would misread."""
+    """One table of the catalogue. `version` is the same for all, and rises with every change to any of them."""
 
     name: str
     version: int

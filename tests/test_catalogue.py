@@ -89,7 +89,7 @@ def test_interrupted_creation_is_completed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(store, "TABLE_NAMES", TABLE_NAMES[:2])
         new_catalogue(tmp_path / "atlas")
-    with pytest.raises(InputError, match="it lacks the table minima"):
+    with pytest.raises(InputError, match="it lacks the table campaigns"):
         Catalogue(tmp_path / "atlas")
     assert new_catalogue(tmp_path / "atlas").minima().num_rows == 0
 
@@ -190,7 +190,7 @@ def test_every_start_counts_once(atlas):
     assert commit(atlas, campaign, 29, 31).starts == 1
     assert atlas.done(campaign.id) == [(0, 31)]
     assert atlas.starts(columns="start_index")["start_index"].to_pylist() == list(range(31))
-    reopened = Catalogue(atlas._store.address)
+    reopened = Catalogue(atlas.store.address)
     assert reopened.done(campaign.id) == [(0, 31)]
     assert reopened.done("c-0") == []
 
@@ -227,7 +227,7 @@ def test_points_come_back_as_they_were(atlas):
     points.append(make_point(campaign.landscape, 0.2, "flat-minimum", orbit_size_log10=None))
     summary = atlas.commit_shard(make_result(campaign, 0, 6, points), 0, 6)
     assert (summary.new_minima, summary.new_saddles) == (2, 1)
-    for catalogue in (atlas, Catalogue(atlas._store.address)):
+    for catalogue in (atlas, Catalogue(atlas.store.address)):
         known = {
             entry.minimum_id: entry
             for table in ("minima", "saddles")
@@ -288,11 +288,10 @@ def test_commit_is_conditional_on_the_version_that_was_read(atlas):
     """What the whole protocol stands on, and no documented promise of Delta Lake: stale handles cannot write."""
     campaign = make_campaign()
     atlas.register(campaign, 10, "cpu")
-    keeper = atlas._store
+    keeper = atlas.store
     row = records.campaign_row(make_campaign(seed=1), 10, "cpu", datetime(2026, 1, 1, tzinfo=UTC))
     for write in (
         lambda table: keeper.append(table, records.to_table("campaigns", [row])),
-        lambda table: keeper.append(table, records.to_table("campaigns", [row]), "shard"),
         lambda table: keeper.update(table, records.to_table("campaigns", [row]), "campaign_id"),
     ):
         first, second = keeper.open("campaigns"), keeper.open("campaigns")
@@ -331,20 +330,20 @@ def test_snapshot_has_the_minimum_of_every_start_in_it(tmp_path, monkeypatch):
     rival = new_catalogue(tmp_path / "atlas")
     rival.register(campaign, 1, "cpu")
     ours = Catalogue(tmp_path / "atlas")
-    ours_open, shards = ours._store.open, iter(range(100))
+    ours_open, shards = ours.store.open, iter(range(100))
 
     def open_slowly(name):
         table, first = ours_open(name), next(shards)
         commit(rival, campaign, first, first + 1, losses=[0.1 + first])
         return table
 
-    monkeypatch.setattr(ours._store, "open", open_slowly)
+    monkeypatch.setattr(ours.store, "open", open_slowly)
     orphans = "select count(*) as n from starts anti join minima using (minimum_id)"
     assert [ours.sql(orphans)["n"].to_pylist() for _ in range(2)] == [[0], [0]]
     assert all(row["starts"] >= 10 for row in ours.minima().to_pylist())
 
 
-def test_joined_files_hold_the_same_rows_and_transactions(atlas, monkeypatch):
+def test_joined_files_hold_the_same_rows(atlas, monkeypatch):
     monkeypatch.setattr(store, "FILES_TO_JOIN", 5)
     campaigns = [make_campaign(seed=seed) for seed in (0, 1)]
     for campaign in campaigns:
@@ -352,12 +351,11 @@ def test_joined_files_hold_the_same_rows_and_transactions(atlas, monkeypatch):
     for first in range(0, 24, 2):
         for campaign in campaigns:
             commit(atlas, campaign, first, first + 2, losses=[0.1 + first])
-    assert len(atlas._store.open("starts").file_uris()) < 10
-    assert len(atlas._store.open("minima").file_uris()) < 10
+    assert len(atlas.store.open("starts").file_uris()) < 10
+    assert len(atlas.store.open("minima").file_uris()) < 10
     for campaign in campaigns:
         assert atlas.starts(campaign=campaign.id)["start_index"].to_pylist() == list(range(24))
         assert commit(atlas, campaign, 0, 2, losses=[0.1]).starts == 0
-        assert atlas._store.open("starts").transaction_version(f"{campaign.id}/0-2") == 1
     assert atlas.minima()["hits"].to_pylist() == [4] * 12
 
 
@@ -429,7 +427,7 @@ def test_landscape_filters(filled):
     assert filled.landscapes(campaign=CAMPAIGNS[2].id)["students"].to_pylist() == [4]
 
 
-@pytest.mark.parametrize("name", TABLE_NAMES)
+@pytest.mark.parametrize("name", [name for name in TABLE_NAMES if name != "initial_overlaps"])
 def test_result_has_the_types_of_the_schema(filled, name):
     table = getattr(filled, name)()
     schema = table_schema(name).arrow
@@ -573,8 +571,8 @@ def test_sql_reads_all_tables_under_their_names(filled):
 )
 def test_sql_reads_nothing_else_and_writes_nothing(filled, tmp_path, query):
     (tmp_path / "secret.csv").write_text("a,b\n1,2\n")
-    before = contents(tmp_path), contents(Path(filled._store.address))
+    before = contents(tmp_path), contents(Path(filled.store.address))
     with pytest.raises(InputError) as caught:
         filled.sql(query.format(tmp_path))
     assert "\n" not in str(caught.value)
-    assert (contents(tmp_path), contents(Path(filled._store.address))) == before
+    assert (contents(tmp_path), contents(Path(filled.store.address))) == before

@@ -11,8 +11,9 @@ PROJECT = Path(__file__).parent.parent
 # What a borrowed GPU machine has; jaxtyping is a few files of pure Python that flax's users have anyway.
 CORE_MAY_IMPORT = {"jax", "flax", "numpy", "scipy", "pyarrow", "jaxtyping", "enumerator"}
 # The modules that read and write tables, and those for people: not part of the numerical core.
-NOT_CORE = {"catalogue", "enumeration", "identify", "plots", "point_checks", "query", "recomputation", "records"}
-NOT_CORE |= {"repair", "selection", "statistics", "store", "tables", "verification"}
+NOT_CORE = {"bundle", "campaign_table", "catalogue", "enumeration", "identify", "merging", "migration"}
+NOT_CORE |= {"plots", "point_checks", "point_table", "query", "recomputation", "records", "repair", "selection"}
+NOT_CORE |= {"start_table", "statistics", "store", "tables", "upkeep", "verification"}
 
 
 def imports_of(path: Path) -> set[str]:

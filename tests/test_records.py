@@ -21,6 +21,7 @@ from enumerator.tables import TABLE_NAMES, campaign_file_schema, table_schema
 PROMISED = {
     "landscapes": "landscape_id students teachers activation activation_slope constraint second_layer T teacher_rank "
     "created_at",
+    "initial_overlaps": "campaign_id start_index students teachers Q R",
     "campaigns": "campaign_id landscape_id campaign status starts created_at finished_at software device",
     "minima": "minimum_id label landscape_id students teachers activation constraint second_layer loss gradient_norm "
     "verdict verdict_above anti_aligned effective_students Q R second_layer_weights hessian_min hessian_max "

@@ -47,7 +47,7 @@ def test_unpacked_wheel_reads_its_own_schemas(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     file, tables, title = json.loads(done.stdout)
     assert Path(file).is_relative_to(tmp_path)
-    assert tables == ["landscapes", "campaigns", "minima", "saddles", "starts"]
+    assert tables == ["landscapes", "initial_overlaps", "campaigns", "minima", "saddles", "starts"]
     assert title == "Campaign file"
 
 
