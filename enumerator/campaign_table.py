@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,18 +16,11 @@ from enumerator.errors import CatalogueError, InputError
 from enumerator.problem import Campaign, Landscape
 from enumerator.query import quoted
 from enumerator.store import Store
+from enumerator.tables import table_schema
 
 # What a campaign may be set to; DELETING is what deletion sets, and nothing leads out of it but the end.
 STATUSES = ("running", "complete")
 DELETING = "deleting"
-
-
-class History(NamedTuple):
-    """Where a campaign comes from that enters a catalogue: its device and software, when it began."""
-
-    created_at: datetime
-    software: str
-    device: str
 
 
 class CampaignTable:
@@ -78,61 +72,89 @@ class CampaignTable:
 
         self._store.commit("landscapes", attempt)
 
-    def enter(self, campaign: Campaign, shard_size: int, history: History) -> dict[str, Any]:
-        """Enter a campaign and what it needs as running, or find it there; its row.
+    def enter(self, row: dict[str, Any], overlaps: pa.Table | None) -> dict[str, Any]:
+        """Enter a campaign, its given overlaps before it, or find it there; the row that is stored.
 
         Raises InputError if the id is taken by other settings, CatalogueError for one in deletion.
         """
-        self._enter_overlaps(campaign)
+        self._enter_overlaps(row["campaign_id"], overlaps)
 
         def attempt(table: DeltaTable) -> dict[str, Any]:
-            row = self.row(campaign.id, table)
-            if row is not None:
-                self._check_kept(row)
-                self._check_settings(row, campaign)
-                return row
+            stored = self.row(row["campaign_id"], table)
+            if stored is not None:
+                self._check_kept(stored)
+                self._check_settings(stored, row)
+                return stored
             # Again: a deletion that has just ended may have removed them after we saw them.
-            self._enter_overlaps(campaign)
-            row = records.campaign_row(campaign, shard_size, history.device, history.created_at)
-            row["software"] = history.software
+            self._enter_overlaps(row["campaign_id"], overlaps)
             self._store.append(table, records.to_table("campaigns", [row]))
             return row
 
         return self._store.commit("campaigns", attempt)
 
-    def _check_settings(self, row: dict[str, Any], campaign: Campaign) -> None:
-        if json.loads(row["campaign"]) != json.loads(records.campaign_json(campaign)):
+    def _check_settings(self, stored: dict[str, Any], row: dict[str, Any]) -> None:
+        if json.loads(stored["campaign"]) != json.loads(row["campaign"]):
             raise InputError(
-                f"the campaign id {campaign.id} is taken in {self._store.address} by other settings: "
-                f"{row['campaign']}. Change the seed."
+                f"the campaign id {row['campaign_id']} is taken in {self._store.address} by other settings: "
+                f"{stored['campaign']}. Change the seed."
             )
 
-    def _enter_overlaps(self, campaign: Campaign) -> None:
+    def _enter_overlaps(self, campaign_id: str, overlaps: pa.Table | None) -> None:
         """Keep the given starts of a campaign, all at once, before its row: so no campaign is without."""
-        if not campaign.law.is_table:
+        if overlaps is None:
             return
 
         def attempt(table: DeltaTable) -> None:
-            statement = f"select 1 from initial_overlaps where campaign_id = {quoted(campaign.id)} limit 1"
+            stored = self.row(campaign_id)
+            if stored is not None:
+                self._check_kept(stored)
+            statement = f"select 1 from initial_overlaps where campaign_id = {quoted(campaign_id)} limit 1"
             if not self._store.query(table, statement).num_rows:
-                self._store.append(table, records.overlaps_table(campaign))
+                self._store.append(table, overlaps)
 
         self._store.commit("initial_overlaps", attempt)
 
-    def set_status(self, campaign_id: str, status: str, starts: int) -> None:
-        """Set the status, with the number of starts stored. Raises as `check` does."""
+    def change(self, campaign_id: str, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Write `changed(row)` over the row of a campaign, if that is another; the row before. Raises as `check`."""
+
+        def attempt(table: DeltaTable) -> dict[str, Any]:
+            row = self.existing(campaign_id, table)
+            self._check_kept(row)
+            new = changed(row)
+            if new != row:
+                self._store.update(table, records.to_table("campaigns", [new]), "campaign_id")
+            return row
+
+        return self._store.commit("campaigns", attempt)
+
+    def begin_deletion(self, campaign_id: str) -> None:
+        """Mark a campaign as being deleted: nothing is added from now on. Raises InputError for an unknown one."""
 
         def attempt(table: DeltaTable) -> None:
             row = self.existing(campaign_id, table)
-            self._check_kept(row)
-            finished_at = datetime.now(UTC) if status == "complete" else None
-            self.update(table, row | {"status": status, "starts": starts, "finished_at": finished_at})
+            if row["status"] != DELETING:
+                row |= {"status": DELETING, "finished_at": None}
+                self._store.update(table, records.to_table("campaigns", [row]), "campaign_id")
 
         self._store.commit("campaigns", attempt)
 
-    def update(self, table: DeltaTable, row: dict[str, Any]) -> None:
-        """Write a row over that of the same campaign, if `table` is at its latest version."""
-        self._store.update(table, records.to_table("campaigns", [row]), "campaign_id")
+    def remove(self, campaign_id: str) -> None:
+        """Remove a campaign whose starts are removed: its given overlaps, then its row."""
+
+        def remove_overlaps(table: DeltaTable) -> None:
+            self._store.rewrite(table, _nothing("initial_overlaps"), ("campaign_id", campaign_id))
+
+        def remove_row(table: DeltaTable) -> None:
+            rows = self._store.query(table, f"select * from campaigns where campaign_id != {quoted(campaign_id)}")
+            self._store.rewrite(table, rows.cast(table_schema("campaigns").arrow), None)
+
+        self._store.commit("initial_overlaps", remove_overlaps)
+        self._store.commit("campaigns", remove_row)
+
+    def set_status(self, campaign_id: str, status: str, starts: int) -> None:
+        """Set the status, with the number of starts stored. Raises as `check` does."""
+        finished_at = datetime.now(UTC) if status == "complete" else None
+        self.change(campaign_id, lambda row: row | {"status": status, "starts": starts, "finished_at": finished_at})
 
     def rebuild(self, campaign_id: str) -> Campaign:
         """A campaign from its stored settings.
@@ -158,6 +180,10 @@ class CampaignTable:
                 )
             Q, R = overlaps_of(found)
         return campaign_from(campaign_id, settings, Q, R)
+
+
+def _nothing(name: str) -> pa.Table:
+    return table_schema(name).arrow.empty_table()
 
 
 def campaign_from(campaign_id: str, settings: dict[str, Any], Q: Any = None, R: Any = None) -> Campaign:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from enumerator import records
-from enumerator.campaign_table import STATUSES, CampaignTable, History
+from enumerator.campaign_table import STATUSES, CampaignTable
 from enumerator.distinct import match_points
 from enumerator.errors import InputError, SolverError
 from enumerator.point_table import KnownPoint, Matcher, PointTable, candidate
@@ -82,7 +82,8 @@ class Catalogue:
             raise InputError(f"`shard_size` must be a whole number >= 1, got {shard_size!r}.")
         now = datetime.now(UTC)
         self.campaign_table.enter_landscape(campaign.landscape, now)
-        row = self.campaign_table.enter(campaign, shard_size, History(now, records.software_version(), device))
+        overlaps = records.overlaps_table(campaign) if campaign.law.is_table else None
+        row = self.campaign_table.enter(records.campaign_row(campaign, shard_size, device, now), overlaps)
         starts = self._stored(campaign.id)
         if row["status"] != "running":
             self.campaign_table.set_status(campaign.id, "running", starts)

@@ -24,7 +24,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from enumerator.errors import CatalogueError, InputError
-from enumerator.query import run
+from enumerator.query import quoted, run
 from enumerator.records import from_table
 from enumerator.tables import TABLE_NAMES, table_schema
 
@@ -195,6 +195,15 @@ class Store:
         properties = CommitProperties(max_commit_retries=0)
         merge = table.merge(rows, f"t.{key} = s.{key}", "s", "t", commit_properties=properties)
         merge.when_matched_update_all().execute()
+
+    def rewrite(self, table: DeltaTable, rows: pa.Table, partition: tuple[str, str] | None) -> None:
+        """Put `rows` in the place of all rows of `table`, or of one partition (column, value), as `append`.
+
+        A commit even if nothing changes: whoever read the version before it has to read again.
+        """
+        predicate = None if partition is None else f"{partition[0]} = {quoted(partition[1])}"
+        properties = CommitProperties(max_commit_retries=0)
+        write_deltalake(table, rows, mode="overwrite", predicate=predicate, commit_properties=properties)
 
     def commit(self, name: str, attempt: Callable[[DeltaTable], Result]) -> Result:
         """Run `attempt` on the table `name`, on fresh versions until no other writer comes in between.
