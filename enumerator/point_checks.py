@@ -10,25 +10,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from enumerator.distinct import SYMMETRIC
+from enumerator.distinct import SYMMETRIC, teacher_automorphisms
 from enumerator.problem import Landscape, Tolerances
 from enumerator.recomputation import (
     Recomputed,
+    ball_radius,
+    group_order,
     one_sided_derivatives,
     precise_gradient_norm,
     precise_loss,
     recompute,
 )
-from enumerator.stability import MINIMUM, SADDLE, UNDECIDED, StationaryPoint, certified_radius
-from enumerator.symmetry import automorphism_order, canonical_form, orbit_size_log10
+from enumerator.stability import MINIMUM, SADDLE, UNDECIDED, StationaryPoint
+from enumerator.symmetry import canonical_form, orbit_size_log10
 
-# Relative to the largest squared norm of a teacher. The loss is a sum of (K + M)^2 kernels, each off by
-# one rounding: 6e-15 was the largest error met at K = M = 17. An eigenvalue is off by some roundings
-# of the largest: 1e-14; at nearly collinear pairs two formulas differ by 1e-12.
+# Over the largest squared norm of a teacher. The loss is a sum of (K + M)^2 kernels, each off by one
+# rounding: 6e-15 was the largest error met at K = M = 17.
 LOSS = 1e-14
+# Eigenvalues of the Hessian have no unit. One is off by some roundings of the largest, 1e-14; at nearly
+# collinear pairs two formulas differ by 1e-12.
 EIGENVALUE = 1e-11
-# Gradient norm of a stored point over the norm of the teachers, a tenth of what a lane at rest may have.
-STATIONARY = Tolerances().stationary
+# A radius, relative: it follows from an eigenvalue that may be 1e-5 of the largest, off by EIGENVALUE.
+RADIUS = 1e-6
 
 
 class Disagreement(NamedTuple):
@@ -55,15 +58,21 @@ def check_point(
     row: dict[str, Any],
     point: StationaryPoint,
     landscape: Landscape,
+    tolerances: Tolerances,
     rng: np.random.Generator,
     precise: bool,
 ) -> Iterator[Disagreement]:
+    """Disagreements of a row of table `name` with its Q, R and the T of its landscape.
+
+    `point` is read from the row, `tolerances` are those of the campaign that found it. If `precise`,
+    loss and gradient are recomputed in 50 digits too, and the symmetry is counted by a plain search.
+    """
     Q, R, T = point.Q, point.R, landscape.T
-    scale = float(np.diag(T).max())
+    scale = landscape.overlap_scale
     diagonal = not (T - np.diag(np.diag(T))).any()
     value = recompute(Q, R, T, diagonal)
-    spectrum, flat = _split_flat(value.hessian)
-    verdict, above = _verdicts(value, point, landscape)
+    spectrum, flat = _split_flat(value.hessian, tolerances.definite)
+    verdict, above = _verdicts(value, point, tolerances.definite)
     numbers: list[tuple[str, float | None, float]] = [
         ("loss", value.loss, LOSS * scale),
         ("splitting_min", value.splitting_min, EIGENVALUE),
@@ -102,40 +111,45 @@ def check_point(
     for column, computed in texts:
         if row[column] != computed:
             yield wrong(name, row, column, row[column], computed, "recomputed from Q, R, T and the landscape")
-    yield from _check_place(name, row, point, landscape, value, precise)
-    yield from _check_symmetry(name, row, point, landscape, rng)
+    if row["second_layer_weights"] is not None:
+        yield wrong(name, row, "second_layer_weights", "a list", None, "a fixed second layer has none")
+    yield from _check_place(name, row, point, tolerances, value, precise)
+    yield from _check_symmetry(name, row, point, rng, precise)
 
 
 def _check_place(
-    name: str, row: dict[str, Any], point: StationaryPoint, landscape: Landscape, value: Recomputed, precise: bool
+    name: str, row: dict[str, Any], point: StationaryPoint, tolerances: Tolerances, value: Recomputed, precise: bool
 ) -> Iterator[Disagreement]:
     """Is it a stationary point, in its table, in the span of the teachers, with the right ball around it?"""
     norms = [value.gradient_norm, row["gradient_norm"]]
     if precise and len(point.Q):
-        norms.append(precise_gradient_norm(point.Q, point.R, landscape.T))
-    bound = STATIONARY * landscape.teacher_scale
+        norms.append(precise_gradient_norm(point.Q, point.R, point.landscape.T))
+    bound = tolerances.stationary * point.landscape.teacher_scale
     if not max(norms) <= bound:
         yield wrong(name, row, "gradient_norm", row["gradient_norm"], max(norms), "not stationary")
     if (row["verdict"] == SADDLE) != (name == "saddles"):
         yield wrong(name, row, "verdict", row["verdict"], "", f"does not belong into {name}")
     off_span = np.abs(point.Q - point.W @ point.W.T).max(initial=0.0)
-    if not off_span <= EIGENVALUE * max(1.0, np.abs(point.Q).max(initial=0.0)):
+    if not off_span <= EIGENVALUE * np.abs(point.Q).max(initial=point.landscape.overlap_scale):
         yield wrong(name, row, "Q", off_span, 0.0, "Q is not R T^+ R^T")
-    radius = certified_radius(point, above=True)
-    if not abs(radius - row["radius"]) <= 1e-6 * max(radius, row["radius"]):
+    radius = 0.0
+    if len(point.Q) and row["verdict"] == row["verdict_above"] == MINIMUM:
+        smallest = min(value.hessian.min(), value.perpendicular.min())
+        radius = ball_radius(float(smallest), point.Q, point.landscape.T, value.gradient_norm)
+    if not abs(radius - row["radius"]) <= RADIUS * max(radius, row["radius"]):
         yield wrong(name, row, "radius", row["radius"], radius, "recomputed from the spectra and norms")
 
 
-def _split_flat(spectrum: np.ndarray) -> tuple[np.ndarray, int]:
+def _split_flat(spectrum: np.ndarray, definite: float) -> tuple[np.ndarray, int]:
     """The spectrum without its flat directions, and their number."""
-    flat = np.abs(spectrum) <= Tolerances().definite * spectrum.max(initial=0.0)
+    flat = np.abs(spectrum) <= definite * spectrum.max(initial=0.0)
     return spectrum[~flat], int(flat.sum())
 
 
-def _verdicts(value: Recomputed, point: StationaryPoint, landscape: Landscape) -> tuple[str, str]:
+def _verdicts(value: Recomputed, point: StationaryPoint, definite: float) -> tuple[str, str]:
     """Second-order verdicts at d = r and at d > r, from signs alone."""
     largest = value.hessian.max(initial=0.0)
-    threshold = Tolerances().definite * largest
+    threshold = definite * largest
     order = [MINIMUM, UNDECIDED, SADDLE]
 
     def sign(lowest: float) -> str:
@@ -143,23 +157,25 @@ def _verdicts(value: Recomputed, point: StationaryPoint, landscape: Landscape) -
 
     inside = sign(value.hessian.min(initial=largest))
     outside = sign(value.perpendicular.min(initial=largest))
+    landscape = point.landscape
     if len(point.Q) < landscape.students:
-        small = Tolerances().definite
-        opens = one_sided_derivatives(point.Q, point.R, landscape.T).min(initial=np.inf) < -small
-        splits = value.splitting_min is not None and value.splitting_min < -small
-        splits_above = value.splitting_min_perpendicular is not None and value.splitting_min_perpendicular < -small
+        slopes = one_sided_derivatives(point.Q, point.R, landscape.T)
+        opens = slopes.min(initial=np.inf) < -definite * landscape.teacher_scale
+        splits = value.splitting_min is not None and value.splitting_min < -definite
+        splits_above = value.splitting_min_perpendicular is not None and value.splitting_min_perpendicular < -definite
         inside = max(inside, SADDLE if opens or splits else UNDECIDED, key=order.index)
         outside = max(outside, SADDLE if opens or splits or splits_above else UNDECIDED, key=order.index)
     return inside, max(inside, outside, key=order.index)
 
 
 def _check_symmetry(
-    name: str, row: dict[str, Any], point: StationaryPoint, landscape: Landscape, rng: np.random.Generator
+    name: str, row: dict[str, Any], point: StationaryPoint, rng: np.random.Generator, precise: bool
 ) -> Iterator[Disagreement]:
     """Isotropy group and orbit size from a shuffled copy; the stored order must be the canonical one."""
-    Q, R, T = point.Q, point.R, landscape.T
+    Q, R, T = point.Q, point.R, point.landscape.T
+    gap = SYMMETRIC * point.landscape.overlap_scale
     shuffled = rng.permutation(len(Q))
-    form = canonical_form(Q[np.ix_(shuffled, shuffled)], R[shuffled], T, SYMMETRIC)
+    form = canonical_form(Q[np.ix_(shuffled, shuffled)], R[shuffled], T, gap)
     if row["isotropy"] != form.isotropy:
         yield wrong(name, row, "isotropy", row["isotropy"], form.isotropy, "from a shuffled copy")
     students = shuffled[form.students]
@@ -167,11 +183,15 @@ def _check_symmetry(
         np.abs(Q[np.ix_(students, students)] - Q).max(initial=0.0),
         np.abs(R[students][:, form.teachers] - R).max(initial=0.0),
     )
-    if not moved <= 10 * SYMMETRIC:
+    if not moved <= 10 * gap:
         yield wrong(name, row, "R", moved, 0.0, "rows or columns are not in canonical order")
     size = None
     if not row["flat_dimension"]:
-        size = orbit_size_log10(len(Q), automorphism_order(T, SYMMETRIC), form.stabiliser_order)
+        # The search is too slow for every point; the labelling is what the catalogue was built with.
+        teachers, stabiliser = teacher_automorphisms(point.landscape), form.stabiliser_order
+        if precise:
+            teachers, stabiliser = group_order(Q[:0, :0], R[:0], T, gap), group_order(Q, R, T, gap)
+        size = orbit_size_log10(len(Q), teachers, stabiliser)
     stored = row["orbit_size_log10"]
     if (size is None) != (stored is None) or (size is not None and not abs(stored - size) <= 1e-9):
         yield wrong(name, row, "orbit_size_log10", stored, size, "from a shuffled copy")

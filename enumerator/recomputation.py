@@ -106,6 +106,73 @@ def recompute(Q: Matrix, R: Matrix, T: Matrix, diagonal_teachers: bool) -> Recom
     )
 
 
+def ball_radius(smallest: float, Q: Matrix, T: Matrix, gradient_norm: float) -> float:
+    """Nine tenths of the largest rho, at most the shortest norm, with rho L(rho) <= 2 `smallest`; 0 if none.
+
+    L(rho) bounds the change of the Hessian in that ball: 3 sqrt(3)/(4 pi) |v|/|u|^2 for each pair and
+    3/(pi |u|) for its mixed terms, see `hessian_lipschitz`. 0 too unless L |gradient| <= smallest^2/2,
+    by which an exact minimum exists (Kantorovich).
+    """
+    students, teachers = np.sqrt(np.diag(Q)), np.sqrt(np.diag(T)).sum()
+    K = len(students)
+    if not smallest > 0:
+        return 0.0
+
+    def change(rho: float) -> float:
+        left = students - rho
+        own = (students.sum() - students + teachers + math.sqrt(K - 1) * rho) / left**2
+        own *= math.sqrt(27) / (4 * math.pi)
+        mixed = 3 / (math.pi * left)
+        return float(np.sqrt(own**2 + (K - 1) * mixed**2).max())
+
+    # rho L(rho) rises from 0 to infinity at the shortest norm: the root is bracketed, and halved.
+    low, high = 0.0, float(students.min())
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if middle * change(middle) <= 2 * smallest else (low, middle)
+    radius = 0.9 * low
+    return radius if change(radius) * gradient_norm <= smallest**2 / 2 else 0.0
+
+
+def group_order(Q: Matrix, R: Matrix, T: Matrix, gap: float) -> int:
+    """Number of permutations of students and of teachers that leave Q, R and T unchanged within `gap`.
+
+    By orbits and stabilisers: the images that each neuron may take when those before it stay put, each
+    found by a plain search with backtracking. Tenths of a second at K = M = 17.
+    """
+    joint = np.block([[Q, R], [R.T, T]])
+    kinds = np.arange(len(joint)) < len(Q)
+    # May neuron u go to v? Never to one of the other kind, or of another norm.
+    allowed = kinds[:, None] == kinds
+    allowed &= np.abs(np.diag(joint)[:, None] - np.diag(joint)) <= gap
+    order = 1
+    for base in range(len(joint)):
+        order *= sum(_completes(joint, allowed, base, int(image), gap) for image in np.flatnonzero(allowed[base]))
+        allowed = _assigned(joint, allowed, base, base, gap)
+    return order
+
+
+def _assigned(joint: Matrix, allowed: NDArray[np.bool_], node: int, image: int, gap: float) -> NDArray[np.bool_]:
+    """What is still allowed once a neuron has its image: the overlaps with it must agree."""
+    narrowed = allowed & (np.abs(joint[:, node, None] - joint[None, :, image]) <= gap)
+    narrowed[node], narrowed[:, image] = False, False
+    narrowed[node, image] = True
+    return narrowed
+
+
+def _completes(joint: Matrix, allowed: NDArray[np.bool_], node: int, image: int, gap: float) -> bool:
+    """Whether all neurons find an image once `node` has gone to `image`."""
+    narrowed = _assigned(joint, allowed, node, image, gap)
+    choices = narrowed.sum(axis=1)
+    if choices.min() == 0:
+        return False
+    if choices.max() == 1:
+        images = narrowed.argmax(axis=1)
+        return len(set(images)) == len(images) and bool(np.abs(joint - joint[np.ix_(images, images)]).max() <= gap)
+    # The neuron with the fewest images to choose from: a wrong one shows soonest.
+    following = int(np.where(choices > 1, choices, len(choices) + 1).argmin())
+    return any(_completes(joint, narrowed, following, int(image), gap) for image in np.flatnonzero(narrowed[following]))
+
+
 def _symmetric(matrix: Matrix) -> Matrix:
     return (matrix + matrix.T) / 2
 

@@ -11,9 +11,9 @@ PROJECT = Path(__file__).parent.parent
 # What a borrowed GPU machine has; jaxtyping is a few files of pure Python that flax's users have anyway.
 CORE_MAY_IMPORT = {"jax", "flax", "numpy", "scipy", "pyarrow", "jaxtyping", "enumerator"}
 # The modules that read and write tables, and those for people: not part of the numerical core.
-NOT_CORE = {"bundle", "campaign_table", "catalogue", "enumeration", "identify", "merging", "migration"}
+NOT_CORE = {"bundle", "campaign_table", "catalogue", "datafiles", "enumeration", "identify", "merging", "migration"}
 NOT_CORE |= {"plots", "point_checks", "point_table", "query", "recomputation", "records", "repair", "selection"}
-NOT_CORE |= {"start_table", "statistics", "store", "tables", "upkeep", "verification"}
+NOT_CORE |= {"snapshot", "start_checks", "start_table", "statistics", "store", "tables", "upkeep", "verification"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -1,0 +1,50 @@
+"""All tables of a catalogue at one moment, as far as their files can be read: what verification looks at."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from enumerator.query import run
+from enumerator.store import Store
+
+
+class DamagedFile(NamedTuple):
+    """A data file that is not what was written, by its table and its path in there; `problem` in words."""
+
+    table: str
+    file: str
+    problem: str
+
+
+class Snapshot:
+    """The rows of all tables, without those of `damaged` files.
+
+    Tables are read at versions such that no row names one that came later. Raises CatalogueError
+    where not even the list of the files of a table can be read.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.tables = store.snapshot()
+        self.damaged = [DamagedFile(*entry) for entry in getattr(store, "check_files", tuple)()]
+        self._datasets = {
+            name: _without(store.dataset(table), {entry.file for entry in self.damaged if entry.table == name})
+            for name, table in self.tables.items()
+        }
+
+    def query(self, statement: str) -> pa.Table:
+        """The result of a SELECT statement over the tables."""
+        return run(statement, self._datasets)
+
+    def is_whole(self, *tables: str) -> bool:
+        """Whether all files of these tables can be read."""
+        return not any(entry.table in tables for entry in self.damaged)
+
+
+def _without(dataset: ds.Dataset, files: set[str]) -> ds.Dataset:
+    if not files:
+        return dataset
+    fragments = [fragment for fragment in dataset.get_fragments() if fragment.path.lstrip("/") not in files]
+    return ds.FileSystemDataset(fragments, dataset.schema, dataset.format, dataset.filesystem)
