@@ -159,10 +159,19 @@ def point_row(
     point: StationaryPoint, name: str, label: str, campaign: Campaign, created_at: datetime
 ) -> dict[str, Any]:
     """The row of table `minima` or `saddles` for a point that `campaign` found first; `name` is its minimum_id."""
-    landscape = point.landscape
-    return {
+    return point_columns(point) | {
         "minimum_id": name,
         "label": label,
+        "first_campaign_id": campaign.id,
+        "created_at": created_at,
+        "software": software_version(),
+    }
+
+
+def point_columns(point: StationaryPoint) -> dict[str, Any]:
+    """The columns of a row that follow from the point itself: all but its names, and who found it when."""
+    landscape = point.landscape
+    return {
         "landscape_id": landscape.id,
         "students": landscape.students,
         "teachers": landscape.teachers,
@@ -189,9 +198,6 @@ def point_row(
         "isotropy": point.isotropy,
         "orbit_size_log10": point.orbit_size_log10,
         "family": point.family,
-        "first_campaign_id": campaign.id,
-        "created_at": created_at,
-        "software": software_version(),
         "radius": float(point.radius),
     }
 

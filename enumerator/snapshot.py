@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from enumerator.query import run
 from enumerator.store import Store
@@ -28,9 +27,9 @@ class Snapshot:
 
     def __init__(self, store: Store) -> None:
         self.tables = store.snapshot()
-        self.damaged = [DamagedFile(*entry) for entry in getattr(store, "check_files", tuple)()]
+        self.damaged = [DamagedFile(*entry) for entry in store.check_files()]
         self._datasets = {
-            name: _without(store.dataset(table), {entry.file for entry in self.damaged if entry.table == name})
+            name: store.dataset(table, without=[entry.file for entry in self.damaged if entry.table == name])
             for name, table in self.tables.items()
         }
 
@@ -41,10 +40,3 @@ class Snapshot:
     def is_whole(self, *tables: str) -> bool:
         """Whether all files of these tables can be read."""
         return not any(entry.table in tables for entry in self.damaged)
-
-
-def _without(dataset: ds.Dataset, files: set[str]) -> ds.Dataset:
-    if not files:
-        return dataset
-    fragments = [fragment for fragment in dataset.get_fragments() if fragment.path.lstrip("/") not in files]
-    return ds.FileSystemDataset(fragments, dataset.schema, dataset.format, dataset.filesystem)

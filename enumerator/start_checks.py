@@ -36,6 +36,9 @@ KEPT_LOSS = 1e-12
 # Of the starts of one campaign in which the same thing is wrong, so many are listed one by one.
 MOST_LISTED = 1000
 
+# What is wrong with a start that no query of the tables tells.
+REPLAYED, OVERLAPS = "ends otherwise when it is run again", "is not that of its Q, R and T"
+
 # Each finds the starts for which it is true. `s` is the start, `m` the point that it names, `c` its campaign, `l` its
 # landscape. In the certified ball around a minimum the curvature is below twice the largest at its centre.
 _CHECKS = {
@@ -104,6 +107,12 @@ _JOINED = """
 def start_name(campaign_id: str, index: int) -> str:
     """How a disagreement names a start."""
     return f"{campaign_id}/{index}"
+
+
+def start_of(name: str) -> tuple[str, int]:
+    """Inverse of `start_name`."""
+    campaign_id, _, index = name.partition("/")
+    return campaign_id, int(index)
 
 
 def check_campaigns(catalogue: Catalogue, snapshot: Snapshot) -> Iterator[Disagreement]:
@@ -234,7 +243,7 @@ def check_kept(snapshot: Snapshot, teachers: dict[str, np.ndarray], rng: np.rand
         computed = loss_of(Q, R, T)
         unit = (np.sqrt(np.abs(np.diag(Q))).sum() + np.sqrt(np.diag(T)).sum()) ** 2
         if row["loss"] is None or not abs(row["loss"] - computed) <= KEPT_LOSS * unit:
-            yield Disagreement("starts", name, "loss", str(row["loss"]), repr(computed), "recomputed from Q, R, T")
+            yield Disagreement("starts", name, "loss", str(row["loss"]), repr(computed), OVERLAPS)
 
 
 def check_replays(
@@ -285,4 +294,4 @@ def _replayed(
         if ended != (row["outcome"], row["point"]):
             name = start_name(campaign.id, row["start_index"])
             stored, computed = f"{row['outcome']} {row['point']}", f"{ended[0]} {ended[1]}"
-            yield Disagreement("starts", name, "minimum_id", stored, computed, "replayed")
+            yield Disagreement("starts", name, "minimum_id", stored, computed, REPLAYED)

@@ -24,6 +24,8 @@ from enumerator.stability import StationaryPoint
 from enumerator.start_checks import Points, check_campaigns, check_kept, check_replays, check_starts
 
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Disagreement._fields])
+# What is wrong with the younger, or the other, of two rows for one point.
+SAME_POINT = "is the same point as another one"
 # Told the part that is being checked, and how far it is, from 0 to 1.
 Progress = Callable[[str, float], None]
 
@@ -79,7 +81,7 @@ def find_disagreements(
     for done, entries in enumerate(points.values()):
         tell("separation", done / len(points))
         found += [
-            Disagreement(_table_of(name), name, "minimum_id", name, twin, "is the same point as another one")
+            Disagreement(_table_of(name), name, "minimum_id", name, twin, SAME_POINT)
             for name, twin in same_points(entries)
         ]
     tell("campaigns", 0.0)
@@ -143,16 +145,17 @@ def _check_names(
             if not row["minimum_id"].startswith(prefix):
                 yield wrong(name, row, "minimum_id", row["minimum_id"], prefix, "is the name of another kind of point")
             landscape = landscapes.get(row["landscape_id"])
-            if landscape is not None and row["label"].partition("-")[0] not in _labels(row, landscape, name):
+            if landscape is not None and not shows_its_loss(row, landscape, name):
                 (shown, *_) = possible_labels(landscape, row["loss"], name == "saddles")
                 yield wrong(name, row, "label", row["label"], shown, "does not show its landscape and loss")
 
 
-def _labels(row: dict[str, Any], landscape: Landscape, name: str) -> set[str]:
-    """The labels that fit a loss, or one that differs by its rounding."""
+def shows_its_loss(row: dict[str, Any], landscape: Landscape, name: str) -> bool:
+    """Whether the label of a row of table `name` is one that its loss, up to rounding, may have."""
     rounding = LOSS * landscape.overlap_scale
     losses = (row["loss"], row["loss"] - rounding, row["loss"] + rounding)
-    return {label for loss in losses for label in possible_labels(landscape, loss, name == "saddles")}
+    shown = row["label"].partition("-")[0]
+    return any(shown in possible_labels(landscape, loss, name == "saddles") for loss in losses)
 
 
 def same_points(points: dict[str, StationaryPoint]) -> Iterator[tuple[str, str]]:
