@@ -69,6 +69,10 @@ def check_point(
     """
     Q, R, T = point.Q, point.R, landscape.T
     scale = landscape.overlap_scale
+    rounding = EIGENVALUE * np.abs(Q).max(initial=scale)
+    if not ((np.diag(Q) > 0).all() and np.abs(Q - Q.T).max(initial=0.0) <= rounding and np.isfinite(R).all()):
+        yield wrong(name, row, "Q", "", "", "is no matrix of overlaps: symmetric, with positive norms")
+        return
     diagonal = not (T - np.diag(np.diag(T))).any()
     value = recompute(Q, R, T, diagonal)
     spectrum, flat = _split_flat(value.hessian, tolerances.definite)

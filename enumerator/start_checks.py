@@ -21,7 +21,7 @@ from enumerator.snapshot import Snapshot
 from enumerator.solve import solve_starts
 from enumerator.stability import StationaryPoint
 
-# The points of each landscape that could be read, by their ids.
+# By landscapes that could be read, their points that could be read, by their ids.
 Points = dict[str, dict[str, StationaryPoint]]
 # Told how far a check is, from 0 to 1.
 Share = Callable[[float], None]
@@ -40,7 +40,8 @@ MOST_LISTED = 1000
 REPLAYED, OVERLAPS = "ends otherwise when it is run again", "is not that of its Q, R and T"
 
 # Each finds the starts for which it is true. `s` is the start, `m` the point that it names, `c` its campaign, `l` its
-# landscape. In the certified ball around a minimum the curvature is below twice the largest at its centre.
+# landscape. In the certified ball around a minimum the curvature is below twice the largest at its centre, and the
+# gradient at least a tenth of the distance times the smallest (`basin_radius`).
 _CHECKS = {
     "campaign_id": ("c.campaign_id is null", "names no campaign"),
     "landscape_id": (
@@ -54,9 +55,11 @@ _CHECKS = {
         "does not fit the outcome",
     ),
     "distance": (
-        """(m.minimum_id is not null) != (s.distance is not null) or not s.distance >= 0
-            or s.outcome = 'converged' and s.distance > 1.000001 * m.radius and c.dimension > l.teacher_rank""",
-        "is not one within the certified ball",
+        f"""(coalesce(s.minimum_id, s.saddle_id) is null) != (s.distance is null) or not s.distance >= 0
+            or s.outcome = 'converged' and (
+                s.distance > 1.000001 * m.radius and c.dimension > l.teacher_rank
+                or s.distance * m.flattest > 10 * s.gradient_norm + {START_GRADIENT} * l.scale)""",
+        "is not one within the certified ball, or not that of its gradient",
     ),
     "loss": (
         f"""m.minimum_id is not null and (s.loss is null or s.loss < m.loss - {START_LOSS} * l.unit
@@ -86,7 +89,9 @@ _JOINED = """
     left join (
         select minimum_id, bool_or(is_minimum) is_minimum, bool_or(not is_minimum) is_saddle,
             any_value(landscape_id) landscape_id, any_value(loss) loss, any_value(radius) radius,
-            any_value(greatest(coalesce(hessian_max, 0), coalesce(list_max(perpendicular_spectrum), 0))) steepest
+            any_value(greatest(coalesce(hessian_max, 0), coalesce(list_max(perpendicular_spectrum), 0))) steepest,
+            any_value(case when perpendicular_min > 0 then least(hessian_min, perpendicular_min) else hessian_min end)
+                flattest
         from (select *, true is_minimum from minima union all by name select *, false is_minimum from saddles)
         group by minimum_id
     ) m on m.minimum_id = coalesce(s.minimum_id, s.saddle_id)
@@ -267,10 +272,12 @@ def check_replays(
             campaign = catalogue.campaign(row["campaign_id"])
         except (EnumeratorError, KeyError, TypeError, ValueError):
             continue  # reported with the campaigns
+        if campaign.landscape.id not in points:
+            continue  # reported with the landscapes
         low, span = max(row["low"], 0), row["high"] - max(row["low"], 0) + 1
         if span > 0:
             drawn = low + rng.choice(span, min(int(share), span), replace=False)
-            yield from _replayed(snapshot, campaign, points.get(campaign.landscape.id, {}), np.sort(drawn))
+            yield from _replayed(snapshot, campaign, points[campaign.landscape.id], np.sort(drawn))
 
 
 def _replayed(

@@ -56,7 +56,7 @@ def find_disagreements(
     found = [Disagreement(table, file, "", "", "", problem) for table, file, problem in snapshot.damaged]
     landscapes = dict(_landscapes(snapshot, found))
     tolerances = dict(_tolerances(catalogue, snapshot))
-    points: Points = {}
+    points: Points = {name: {} for name, landscape in landscapes.items() if landscape is not None}
     tables = {}
     for name in ("minima", "saddles"):
         rows = list(records.from_table(snapshot.query(f"select * from {name}")))
@@ -75,7 +75,7 @@ def find_disagreements(
             except (ValueError, TypeError, np.linalg.LinAlgError) as error:
                 found.append(wrong(name, row, "Q", "", "", f"cannot be read: {error}"))
                 continue
-            points.setdefault(landscape.id, {})[row["minimum_id"]] = point
+            points[landscape.id][row["minimum_id"]] = point
         tables[name] = rows
     found += _check_names(tables, landscapes)
     for done, entries in enumerate(points.values()):
