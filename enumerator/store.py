@@ -9,31 +9,39 @@ compare-and-swap of the version, and whoever loses reads again what the winner w
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction, RemoveAction
 
+from enumerator.datafiles import DataFile, Folder, damaged_file, digest, sync
 from enumerator.errors import CatalogueError, InputError
-from enumerator.query import quoted, run
+from enumerator.query import run
 from enumerator.records import from_table
 from enumerator.tables import TABLE_NAMES, table_schema
 
 # The property of each Delta table that marks it as ours and says which schema it was written to.
 VERSION_PROPERTY = "enumerator.schema_version"
+# The Delta transaction whose version is the digest of all data files of a table: each commit sets it anew. A
+# log that has lost an entry, or gained one, or names another file, no longer adds up to it.
+FILES_TRANSACTION = "enumerator.files"
 # Characters in the path of a directory that Delta Lake 1.6 takes for parts of a URL, and fails on.
 UNUSABLE = frozenset("[]^|\\%")
 # Text columns with few distinct values in many rows: read as codes, they are counted twice as fast.
-_REPEATING = {"starts": ["landscape_id", "minimum_id", "outcome", "saddle_id"]}
+_REPEATING = {"starts": ("landscape_id", "minimum_id", "outcome", "saddle_id")}
 # Files of a table (of a campaign, for starts) are joined when this many small ones have gathered:
 # opening a file costs a query about 0.5 ms, so that it never spends more than 50 ms on opening.
 FILES_TO_JOIN = 64
@@ -64,6 +72,7 @@ class Store:
         migrating: bool = False,
     ) -> None:
         self._migrating = migrating
+        self._verified: set[tuple[str, int, int]] = set()
         self._options = storage_options
         address = os.fspath(path)
         self._is_remote = "://" in address and not address.startswith("file://")
@@ -125,7 +134,9 @@ class Store:
                 configuration={VERSION_PROPERTY: str(schema.version), "delta.dataSkippingNumIndexedCols": "0"},
                 raise_if_key_not_exists=False,
                 storage_options=self._options,
-                commit_properties=CommitProperties(max_commit_retries=0),
+                commit_properties=CommitProperties(
+                    max_commit_retries=0, app_transactions=[Transaction(FILES_TRANSACTION, digest([]))]
+                ),
             )
         except (DeltaError, OSError) as error:
             if not self._exists(name):
@@ -163,24 +174,78 @@ class Store:
         """
         return {name: self.open(name) for name in sorted(names, key=TABLE_NAMES.index, reverse=True)}
 
-    def dataset(self, table: DeltaTable) -> ds.Dataset:
-        """The rows of an open table, for DuckDB to scan.
+    def _folder(self, table: DeltaTable) -> Folder:
+        if self._is_remote:
+            return Folder(pafs.PyFileSystem(DeltaStorageHandler(table.table_uri, self._options)), None, set())
+        # Read by Arrow itself: reading through Delta Lake can abort the interpreter at exit.
+        root = Path(unquote(urlsplit(table.table_uri).path))
+        return Folder(pafs.SubTreeFileSystem(str(root), pafs.LocalFileSystem()), root, self._verified)
 
-        Local files are read by Arrow itself: reading them through Delta Lake can abort the interpreter at exit.
+    def files(self, table: DeltaTable) -> list[DataFile]:
+        """The data files of an open table, the oldest first.
+
+        Raises CatalogueError where the log of the table does not add up to what was committed.
         """
-        filesystem = None
+        entries = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
+        files = [DataFile(*row.values()) for row in reversed(entries.to_pylist())]
+        self._check_log(table, files)
+        return files
+
+    def _check_log(self, table: DeltaTable, files: list[DataFile]) -> None:
+        name, version = table.metadata().name, table.version()
+        problem = None
+        if not self._migrating and _schema(table) != table_schema(name).arrow:
+            problem = "its columns are not those of its schema version"
+        stored = table.transaction_version(FILES_TRANSACTION)
+        if stored != digest(files) and not (stored is None and self._migrating):
+            problem = "its list of files is not the one that was committed"
         if not self._is_remote:
-            root = unquote(urlsplit(table.table_uri).path)
-            filesystem = pafs.SubTreeFileSystem(root, pafs.LocalFileSystem())
-        options = ds.ParquetReadOptions(dictionary_columns=_REPEATING.get(table.metadata().name))
+            last = Path(self._uri(name), "_delta_log", f"{version:020}.json")
+            # It may have been cleaned up after a checkpoint; cut down to nothing it would go unnoticed.
+            if last.exists() and not last.stat().st_size:
+                problem = f"its last entry, {last.name}, is empty"
+        if problem:
+            raise CatalogueError(
+                f"cannot read {self._uri(name)}: its log (_delta_log) was altered: {problem}. Restore it from a copy."
+            )
+
+    def check_files(self) -> Iterator[tuple[str, str, str]]:
+        """Read every byte of every data file: (table, file, problem) of those that are not what was written.
+
+        `file` is a path in the table, `problem` is in words. Raises CatalogueError where a log is damaged.
+        """
+        for name, table in self.snapshot().items():
+            folder = self._folder(table)
+            for file in self.files(table):
+                if problem := folder.problem(file):
+                    yield name, file.path, problem
+
+    def dataset(
+        self, table: DeltaTable, partition: tuple[str, str] | None = None, without: Collection[str] = ()
+    ) -> ds.Dataset:
+        """The rows of an open table, or of one partition (column, value), for DuckDB to scan.
+
+        The files `without`, paths in the table, are left out. Raises CatalogueError, naming it, for a
+        file that is not what was written.
+        """
         try:
-            return table.to_pyarrow_dataset(filesystem=filesystem, parquet_read_options=options)
+            files = [file for file in self.files(table) if file.lies_in(partition) and file.path not in without]
+            return self._dataset(table, files)
         except (DeltaError, OSError) as error:
             raise CatalogueError(f"cannot read {table.table_uri}: {_one_line(error)}") from error
 
-    def query(self, table: DeltaTable, statement: str) -> pa.Table:
-        """The result of a SELECT statement over an open table, under its name."""
-        return run(statement, {table.metadata().name: self.dataset(table)})
+    def _dataset(self, table: DeltaTable, files: list[DataFile]) -> ds.Dataset:
+        folder, name = self._folder(table), table.metadata().name
+        if not self._is_remote and (found := folder.first_problem(files)):
+            file, problem = found
+            raise CatalogueError(
+                f"cannot read {self._uri(name)}/{file.path}: {problem}. `enumerator verify {self.address}` says more."
+            )
+        return folder.dataset(files, _schema(table), _REPEATING.get(name, ()))
+
+    def query(self, table: DeltaTable, statement: str, partition: tuple[str, str] | None = None) -> pa.Table:
+        """The result of a SELECT statement over an open table, under its name, or over one partition of it."""
+        return run(statement, {table.metadata().name: self.dataset(table, partition)})
 
     def rows(self, table: DeltaTable, condition: str) -> list[dict[str, Any]]:
         """The rows of an open table for which an SQL condition holds."""
@@ -188,22 +253,62 @@ class Store:
 
     def append(self, table: DeltaTable, rows: pa.Table) -> None:
         """Append `rows` if `table` is still at its latest version; CommitFailedError otherwise."""
-        write_deltalake(table, rows, mode="append", commit_properties=CommitProperties(max_commit_retries=0))
+        self._replace(table, [], rows)
 
     def update(self, table: DeltaTable, rows: pa.Table, key: str) -> None:
-        """MERGE `rows` over those of the same `key` if `table` is at its latest version, as `append`."""
-        properties = CommitProperties(max_commit_retries=0)
-        merge = table.merge(rows, f"t.{key} = s.{key}", "s", "t", commit_properties=properties)
-        merge.when_matched_update_all().execute()
+        """Put `rows` over those of the same `key`, if `table` is at its latest version, as `append`.
+
+        Rows whose key is not there are left out.
+        """
+        renewed = pc.field(key).isin(rows[key].to_pylist())
+        touched: list[DataFile] = []
+        kept: list[pa.Table] = []
+        found: set[str] = set()
+        for file in self.files(table):
+            dataset = self._dataset(table, [file])
+            if names := set(_read(dataset, [key]).filter(renewed)[key].to_pylist()):
+                touched.append(file)
+                found |= names
+                kept.append(_read(dataset).filter(~renewed))
+        if touched:
+            new = rows.filter(pc.field(key).isin(list(found)))
+            self._replace(table, touched, pa.concat_tables([*kept, new.cast(_schema(table))]))
 
     def rewrite(self, table: DeltaTable, rows: pa.Table, partition: tuple[str, str] | None) -> None:
         """Put `rows` in the place of all rows of `table`, or of one partition (column, value), as `append`.
 
         A commit even if nothing changes: whoever read the version before it has to read again.
         """
-        predicate = None if partition is None else f"{partition[0]} = {quoted(partition[1])}"
-        properties = CommitProperties(max_commit_retries=0)
-        write_deltalake(table, rows, mode="overwrite", predicate=predicate, commit_properties=properties)
+        self._replace(table, [file for file in self.files(table) if file.lies_in(partition)], rows)
+
+    def _replace(self, table: DeltaTable, old: list[DataFile], rows: pa.Table, *, same_rows: bool = False) -> None:
+        """Put `rows`, in new files, in the place of the files `old`; `same_rows` tells readers that nothing changed."""
+        by = tuple(table.metadata().partition_columns)
+        new = self._folder(table).write(_checked(rows, _schema(table)), by)
+        now = int(time.time() * 1000)
+        added = [
+            AddAction(file.path, file.size, file.partition, now, not same_rows, json.dumps({"numRecords": file.rows}))
+            for file in new
+        ]
+        removed = [RemoveAction(file.path, not same_rows, now, file.size, file.partition) for file in old]
+        before = table.transaction_version(FILES_TRANSACTION)
+        if before is None:  # a table of schema version 1, being migrated
+            before = digest(self.files(table))
+        after = (before + digest(new) - digest(old)) % 2**63
+        table.create_write_transaction(
+            [*added, *removed],
+            "append",
+            table.schema(),
+            partition_by=list(by),
+            commit_properties=CommitProperties(
+                max_commit_retries=0, app_transactions=[Transaction(FILES_TRANSACTION, after)]
+            ),
+        )
+        if not self._is_remote:
+            log = Path(unquote(urlsplit(table.table_uri).path), "_delta_log")
+            sync(log / f"{table.version() + 1:020}.json")
+            sync(log)
+        table.update_incremental()
 
     def commit(self, name: str, attempt: Callable[[DeltaTable], Result]) -> Result:
         """Run `attempt` on the table `name`, on fresh versions until no other writer comes in between.
@@ -227,27 +332,64 @@ class Store:
             f"cannot write {self._uri(name)}: other writers came first {MOST_CONFLICTS} times in a row."
         )
 
-    def join_files(self, table: DeltaTable, partition: tuple[str, str] | None = None) -> None:
-        """Join the small files of a table, or of one partition (column, value), once many have gathered.
+    def join_files(
+        self, table: DeltaTable, partition: tuple[str, str] | None = None, at_least: int | None = None
+    ) -> int:
+        """Join the small files of a table, or of one partition (column, value), where `at_least` (many) have gathered.
 
-        Only housekeeping: given up when another writer comes first, and tried again after a later commit.
+        How many files were joined. Only housekeeping: given up when another writer comes first, and
+        tried again after a later commit.
         """
-        files = pa.table(table.get_add_actions(flatten=True))
-        sizes = files["size_bytes"].to_pylist()
-        if partition is not None:
-            values = files[f"partition.{partition[0]}"].to_pylist()
-            sizes = [size for size, value in zip(sizes, values, strict=True) if value == partition[1]]
-        if sum(size < JOINED_BYTES for size in sizes) < FILES_TO_JOIN:
-            return
-        filters = None if partition is None else [(partition[0], "=", partition[1])]
+        small: dict[str, list[DataFile]] = {}
+        for file in self.files(table):
+            if file.size < JOINED_BYTES and file.lies_in(partition):
+                small.setdefault(file.path.rpartition("/")[0], []).append(file)
+        joined = 0
         try:
-            table.optimize.compact(
-                partition_filters=filters,
-                target_size=JOINED_BYTES,
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
+            for files in small.values():
+                for group in _groups(files) if len(files) >= (at_least or FILES_TO_JOIN) else ():
+                    self._replace(table, group, _read(self._dataset(table, group)), same_rows=True)
+                    joined += len(group)
         except (DeltaError, OSError):
-            return
+            pass
+        return joined
+
+
+def _groups(files: list[DataFile]) -> Iterator[list[DataFile]]:
+    """Files in a row that make one of JOINED_BYTES together, or what is left; never one alone."""
+    group: list[DataFile] = []
+    for file in files:
+        group.append(file)
+        if sum(one.size for one in group) >= JOINED_BYTES:
+            yield group
+            group = []
+    if len(group) > 1:
+        yield group
+
+
+def _schema(table: DeltaTable) -> pa.Schema:
+    return pa.schema(table.schema().to_arrow())
+
+
+def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows in the types of the table. Raises CatalogueError for a value that must not be missing, and is."""
+    for field in schema:
+        if not field.nullable and rows[field.name].null_count:
+            raise CatalogueError(f"the column {field.name} needs a value in every row: nothing was written.")
+    return rows.select(schema.names).cast(schema)
+
+
+def _read(dataset: ds.Dataset, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a dataset, as text where it has codes."""
+    try:
+        table = dataset.to_table(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogueError(f"cannot read the catalogue: {damaged_file(dataset) or _one_line(error)}") from error
+    plain = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(plain))
 
 
 def _one_line(error: BaseException) -> str:

@@ -141,11 +141,11 @@ def test_registering_again_changes_nothing(atlas):
     assert json.loads(row["campaign"]) == campaign.to_dict()
 
 
-def test_campaign_id_taken_by_other_settings_is_refused(atlas, tmp_path):
+def test_campaign_id_taken_by_other_settings_is_refused(atlas):
     campaign = make_campaign()
     row = records.campaign_row(campaign, 10, "cpu", datetime(2026, 1, 1, tzinfo=UTC))
     row["campaign"] = row["campaign"].replace('"seed": 0', '"seed": 1')
-    write_deltalake(tmp_path / "atlas" / "campaigns", records.to_table("campaigns", [row]), mode="append")
+    atlas.store.append(atlas.store.open("campaigns"), records.to_table("campaigns", [row]))
     with pytest.raises(InputError, match=f"the campaign id {campaign.id} is taken .* by other settings"):
         atlas.register(campaign, 10, "cpu")
 
