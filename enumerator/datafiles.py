@@ -80,11 +80,13 @@ class Folder:
 
     # Writing
 
-    def write(self, rows: pa.Table, partition_by: tuple[str, ...]) -> list[DataFile]:
+    def write(self, rows: pa.Table, schema: pa.Schema, partition_by: tuple[str, ...]) -> list[DataFile]:
         """Write rows into new files, one or more for each partition; they are on the disk at return.
 
-        Raises OSError; what was written until then is removed, and belongs to nobody in any case.
+        Raises CatalogueError for rows that do not fit the schema; OSError where they cannot be written:
+        what was written until then is removed, and belongs to nobody in any case.
         """
+        rows = _checked(rows, schema)
         written: list[DataFile] = []
         try:
             for place, part in _parts(rows, partition_by):
@@ -183,11 +185,27 @@ class Folder:
         return ds.FileSystemDataset(fragments, schema, form, self._filesystem)
 
 
+def read(dataset: ds.Dataset, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a dataset, text as text where it has codes. Raises CatalogueError, naming the file."""
+    try:
+        table = dataset.to_table(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        problem = damaged_file(dataset) or " ".join(str(error).split())
+        raise CatalogueError(f"cannot read the catalogue: {problem}") from error
+    plain = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(plain))
+
+
 def damaged_file(dataset: ds.Dataset) -> str | None:
-    """The first file of a dataset that is not what was written, with what is wrong; None if all are sound."""
+    """The first of our files in a dataset that is not what was written, with what is wrong; None if all are sound."""
     if isinstance(dataset, ds.FileSystemDataset):
         folder = Folder(dataset.filesystem, None, set())
         for path in dataset.files:
+            if not _NAME.fullmatch(path.rpartition("/")[2]):
+                continue
             try:
                 size = dataset.filesystem.get_file_info(path).size
             except OSError:
@@ -202,6 +220,13 @@ def _where(partition: Mapping[str, str | None]) -> pc.Expression:
     for column, value in partition.items():
         expression = expression & (ds.field(column) == value)
     return expression
+
+
+def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    for field in schema:
+        if not field.nullable and rows[field.name].null_count:
+            raise CatalogueError(f"the column {field.name} needs a value in every row: nothing was written.")
+    return rows.select(schema.names).cast(schema)
 
 
 def _parts(rows: pa.Table, partition_by: tuple[str, ...]) -> Iterator[tuple[str, pa.Table]]:

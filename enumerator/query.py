@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from enumerator.datafiles import damaged_file
 from enumerator.errors import CatalogueError, InputError
 
 # Set in this order, the last ones shut the door on the others. Nothing is spilled to disk; DuckDB's own
@@ -77,12 +78,20 @@ def run(query: str, datasets: Mapping[str, ds.Dataset], hint: str = "") -> pa.Ta
             return cursor.sql(query).to_arrow_table()
         except _USER_ERRORS as error:
             if any(words in str(error) for words in _UNREADABLE):
-                raise CatalogueError(f"cannot read the catalogue: {_first_line(error)}") from error
+                raise _unreadable(datasets, error) from error
             raise InputError(f"{_first_line(error)}{hint and '. ' + hint}") from error
         except duckdb.OutOfMemoryException as error:
             raise InputError("the query needs more memory than there is: select fewer rows or columns.") from error
         except (duckdb.Error, OSError) as error:
-            raise CatalogueError(f"cannot read the catalogue: {_first_line(error)}") from error
+            raise _unreadable(datasets, error) from error
+
+
+def _unreadable(datasets: Mapping[str, ds.Dataset], error: BaseException) -> CatalogueError:
+    """An error that names the damaged file, if that is why; DuckDB does not know it."""
+    for name, dataset in datasets.items():
+        if problem := damaged_file(dataset):
+            return CatalogueError(f"cannot read the table {name}: {problem}. `enumerator verify` says more.")
+    return CatalogueError(f"cannot read the catalogue: {_first_line(error)}")
 
 
 def _check(query: str, cursor: duckdb.DuckDBPyConnection) -> None:

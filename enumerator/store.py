@@ -9,9 +9,11 @@ compare-and-swap of the version, and whoever loses reads again what the winner w
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -27,7 +29,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 
-from enumerator.datafiles import DataFile, Folder, damaged_file, digest, sync
+from enumerator.datafiles import DataFile, Folder, digest, read, sync
 from enumerator.errors import CatalogueError, InputError
 from enumerator.query import run
 from enumerator.records import from_table
@@ -53,6 +55,11 @@ MOST_CONFLICTS = 500
 # A commit that failed although no other writer was there is tried this often: it may have been a
 # writer that failed half way, or a short failure of an object store.
 MOST_FAILURES = 3
+# Failures that last until somebody does something about them, and what.
+_LASTING = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "make room",
+    (errno.EROFS, errno.EACCES, errno.EPERM): "make it writable",
+}
 
 Result = TypeVar("Result")
 
@@ -149,7 +156,7 @@ class Store:
             table = DeltaTable(self._uri(name), storage_options=self._options)
             configuration = table.metadata().configuration
         except TableNotFoundError as error:
-            raise InputError(f"not a catalogue: {self.address} (it lacks the table {name}).") from error
+            raise CatalogueError(f"cannot read {self._uri(name)}: it is gone. Put the catalogue back.") from error
         except (DeltaError, OSError) as error:
             raise CatalogueError(f"cannot read {self._uri(name)}: {_one_line(error)}") from error
         found, known = configuration.get(VERSION_PROPERTY), table_schema(name).version
@@ -266,10 +273,10 @@ class Store:
         found: set[str] = set()
         for file in self.files(table):
             dataset = self._dataset(table, [file])
-            if names := set(_read(dataset, [key]).filter(renewed)[key].to_pylist()):
+            if names := set(read(dataset, [key]).filter(renewed)[key].to_pylist()):
                 touched.append(file)
                 found |= names
-                kept.append(_read(dataset).filter(~renewed))
+                kept.append(read(dataset).filter(~renewed))
         if touched:
             new = rows.filter(pc.field(key).isin(list(found)))
             self._replace(table, touched, pa.concat_tables([*kept, new.cast(_schema(table))]))
@@ -284,7 +291,7 @@ class Store:
     def _replace(self, table: DeltaTable, old: list[DataFile], rows: pa.Table, *, same_rows: bool = False) -> None:
         """Put `rows`, in new files, in the place of the files `old`; `same_rows` tells readers that nothing changed."""
         by = tuple(table.metadata().partition_columns)
-        new = self._folder(table).write(_checked(rows, _schema(table)), by)
+        new = self._folder(table).write(rows, _schema(table), by)
         now = int(time.time() * 1000)
         added = [
             AddAction(file.path, file.size, file.partition, now, not same_rows, json.dumps({"numRecords": file.rows}))
@@ -324,8 +331,9 @@ class Store:
             try:
                 return attempt(table)
             except (DeltaError, OSError) as error:
-                if failures >= MOST_FAILURES:
-                    raise CatalogueError(f"cannot write {self._uri(name)}: {_one_line(error)}") from error
+                advice = _advice(error)
+                if advice or failures >= MOST_FAILURES:
+                    raise CatalogueError(f"cannot write {self._uri(name)}: {advice or _one_line(error)}") from error
             last_version = before
             time.sleep(random.uniform(0.002, 0.03))
         raise CatalogueError(
@@ -348,7 +356,7 @@ class Store:
         try:
             for files in small.values():
                 for group in _groups(files) if len(files) >= (at_least or FILES_TO_JOIN) else ():
-                    self._replace(table, group, _read(self._dataset(table, group)), same_rows=True)
+                    self._replace(table, group, read(self._dataset(table, group)), same_rows=True)
                     joined += len(group)
         except (DeltaError, OSError):
             pass
@@ -371,25 +379,15 @@ def _schema(table: DeltaTable) -> pa.Schema:
     return pa.schema(table.schema().to_arrow())
 
 
-def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows in the types of the table. Raises CatalogueError for a value that must not be missing, and is."""
-    for field in schema:
-        if not field.nullable and rows[field.name].null_count:
-            raise CatalogueError(f"the column {field.name} needs a value in every row: nothing was written.")
-    return rows.select(schema.names).cast(schema)
-
-
-def _read(dataset: ds.Dataset, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a dataset, as text where it has codes."""
-    try:
-        table = dataset.to_table(columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise CatalogueError(f"cannot read the catalogue: {damaged_file(dataset) or _one_line(error)}") from error
-    plain = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(plain))
+def _advice(error: BaseException) -> str | None:
+    """What the user has to do about a failure that no second try mends; None for all others."""
+    number = error.errno if isinstance(error, OSError) and error.errno else 0
+    if not number and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
+    for numbers, advice in _LASTING.items():
+        if number in numbers:
+            return f"{os.strerror(number).lower()}. What was stored stays: {advice}, and the same command goes on."
+    return None
 
 
 def _one_line(error: BaseException) -> str:
