@@ -154,13 +154,13 @@ class Store:
         """The table `name` at its latest version."""
         try:
             table = DeltaTable(self._uri(name), storage_options=self._options)
-            configuration = table.metadata().configuration
+            metadata = table.metadata()
         except TableNotFoundError as error:
             raise CatalogueError(f"cannot read {self._uri(name)}: it is gone. Put the catalogue back.") from error
         except (DeltaError, OSError) as error:
-            raise CatalogueError(f"cannot read {self._uri(name)}: {_one_line(error)}") from error
-        found, known = configuration.get(VERSION_PROPERTY), table_schema(name).version
-        if found is None:
+            raise CatalogueError(f"cannot read the log of {self._uri(name)}: {_one_line(error)}") from error
+        found, known = metadata.configuration.get(VERSION_PROPERTY), table_schema(name).version
+        if found is None or metadata.name != name:
             raise InputError(f"not a catalogue: the table {self._uri(name)} was not made by this software.")
         if not found.isdigit() or int(found) > known:
             raise InputError(
@@ -391,4 +391,5 @@ def _advice(error: BaseException) -> str | None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text.partition(" 0: <unknown>")[0]  # behind it stands where in Delta Lake it arose
