@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import pyarrow as pa
 import typer
 
+from cluster.checks import add_commands
 from cluster.describe import describe
 from cluster.inputs import DEFAULT_STARTS, Request, duration, read_campaign_file, request
 from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
@@ -224,6 +225,9 @@ def sql(
     write_table(Catalogue(catalogue).sql(query), None, format, output)
 
 
+add_commands(app)
+
+
 def _fail(error: BaseException, code: int, advice: str = "") -> int:
     text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
     say(f"error: {' '.join(text.split()) or type(error).__name__}{advice}")
@@ -234,7 +238,11 @@ def run_command(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code: 0 success, 2 bad usage or input, 130 stopped, 1 anything else."""
     try:
         return app(args=list(arguments) or ["--help"], prog_name=_program(), standalone_mode=False) or 0
-    except (InputError, CatalogueError, typer.TyperException) as error:
+    except CatalogueError as error:
+        if os.environ.get(DEBUG):
+            raise
+        return _fail(error, 1)
+    except (InputError, typer.TyperException) as error:
         if os.environ.get(DEBUG):
             raise
         advice = f" (see {_program()} --help)" if isinstance(error, typer.TyperException) else ""

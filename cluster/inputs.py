@@ -107,7 +107,7 @@ def duration(text: str, option: str) -> float:
 
 def read_teacher(path: Path) -> NDArray[np.float64]:
     """The matrix in a .npy file; whether it holds teacher overlaps is the landscape's to say."""
-    array = _load_numpy(path, "teacher overlaps T as a matrix in a .npy file")
+    array = load_numpy(path, "teacher overlaps T as a matrix in a .npy file")
     if not isinstance(array, np.ndarray):
         raise InputError(f"expected teacher overlaps T in a .npy file, got an archive of arrays, {path}: save T alone.")
     if array.ndim != 2:
@@ -127,7 +127,7 @@ def read_overlaps(path: Path, landscape: Landscape) -> tuple[NDArray[np.float64]
     if path.suffix in (".arrow", ".feather", ".ipc", ".parquet"):
         columns = _list_columns(path)
     elif path.suffix == ".npz":
-        archive = _load_numpy(path, "initial overlaps Q and R in a .npz file")
+        archive = load_numpy(path, "initial overlaps Q and R in a .npz file")
         if isinstance(archive, np.ndarray):
             raise InputError(f"expected Q and R in a .npz file, got one array in {path}: numpy.savez(file, Q=, R=).")
         columns = _archived(archive, path)
@@ -155,7 +155,7 @@ def _readable(path: Path, what: str) -> Path:
     return path
 
 
-def _load_numpy(path: Path, what: str) -> Any:
+def load_numpy(path: Path, what: str) -> Any:
     """numpy.load without pickles: an array for .npy, an archive for .npz."""
     _readable(path, path.suffix + " file" if path.suffix else "file")
     try:

@@ -41,6 +41,7 @@ SHOWN = {
         "landscape_id", "students", "teachers", "activation", "activation_slope", "constraint", "second_layer",
         "teacher_rank", "created_at",
     ),
+    "trajectory": ("evaluations", "flow_time", "loss", "gradient_norm"),
 }  # fmt: skip
 
 # Rows turned into text at a time, so that a million starts need no memory to speak of.

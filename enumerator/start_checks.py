@@ -23,8 +23,8 @@ from enumerator.stability import StationaryPoint
 
 # By landscapes that could be read, their points that could be read, by their ids.
 Points = dict[str, dict[str, StationaryPoint]]
-# Told how far a check is, from 0 to 1.
-Share = Callable[[float], None]
+# Told how many of how many things are checked.
+Share = Callable[[int, int], None]
 
 # Loss of a start against that of its minimum, over the largest squared norm of a teacher: two routes
 # to the loss agree to 1e-15 K^2.
@@ -263,9 +263,9 @@ def check_replays(
     ).to_pylist()
     total = sum(row["n"] for row in counts)
     picked = rng.choice(total, min(sample, total), replace=False)
-    shares = np.histogram(picked, np.cumsum([0, *(row["n"] for row in counts)]))[0] if counts else []
+    shares = np.histogram(picked, np.cumsum([0, *(row["n"] for row in counts)]))[0] if counts else np.zeros(0, int)
     for done, (row, share) in enumerate(zip(counts, shares, strict=True)):
-        tell(done / len(counts))
+        tell(int(shares[:done].sum()), len(picked))
         if share == 0:
             continue
         try:

@@ -26,8 +26,8 @@ from enumerator.start_checks import Points, check_campaigns, check_kept, check_r
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Disagreement._fields])
 # What is wrong with the younger, or the other, of two rows for one point.
 SAME_POINT = "is the same point as another one"
-# Told the part that is being checked, and how far it is, from 0 to 1.
-Progress = Callable[[str, float], None]
+# Told the part that is being checked, and how many of how many things in it are.
+Progress = Callable[[str, int, int], None]
 
 
 def verify(catalogue: Catalogue, sample: int = 20, seed: int = 0, progress: Progress | None = None) -> pa.Table:
@@ -49,9 +49,9 @@ def find_disagreements(
     catalogue: Catalogue, sample: int = 20, seed: int = 0, progress: Progress | None = None
 ) -> list[Disagreement]:
     """`verify`, before its result is made a table."""
-    tell = progress or (lambda part, share: None)
+    tell = progress or (lambda part, done, total: None)
     rng = np.random.default_rng(seed)
-    tell("files", 0.0)
+    tell("files", 0, 1)
     snapshot = Snapshot(catalogue.store)
     found = [Disagreement(table, file, "", "", "", problem) for table, file, problem in snapshot.damaged]
     landscapes = dict(_landscapes(snapshot, found))
@@ -62,7 +62,7 @@ def find_disagreements(
         rows = list(records.from_table(snapshot.query(f"select * from {name}")))
         precise = set(rng.choice(len(rows), min(sample, len(rows)), replace=False).tolist())
         for position, row in enumerate(rows):
-            tell(name, position / len(rows))
+            tell(name, position, len(rows))
             landscape = landscapes.get(row["landscape_id"])
             if landscape is None:
                 if snapshot.is_whole("landscapes") and row["landscape_id"] not in landscapes:
@@ -79,18 +79,18 @@ def find_disagreements(
         tables[name] = rows
     found += _check_names(tables, landscapes)
     for done, entries in enumerate(points.values()):
-        tell("separation", done / len(points))
+        tell("separation", done, len(points))
         found += [
             Disagreement(_table_of(name), name, "minimum_id", name, twin, SAME_POINT)
             for name, twin in same_points(entries)
         ]
-    tell("campaigns", 0.0)
+    tell("campaigns", 0, 1)
     found += check_campaigns(catalogue, snapshot)
-    tell("starts", 0.0)
+    tell("starts", 0, 1)
     found += check_starts(snapshot)
     teachers = {name: landscape.T for name, landscape in landscapes.items() if landscape is not None}
     found += check_kept(snapshot, teachers, rng)
-    found += check_replays(catalogue, snapshot, points, sample, rng, lambda share: tell("replays", share))
+    found += check_replays(catalogue, snapshot, points, sample, rng, lambda *done: tell("replays", *done))
     return found
 
 

@@ -78,17 +78,17 @@ DERIVABLE = {
 def test_what_follows_from_the_overlaps_is_recomputed(atlas, values):
     before = everything(atlas)
     planted(atlas, "minima", spurious, values)
-    found = repair(atlas, sample=1)
+    found = repair(atlas, sample=0)
     assert found.num_rows
     assert all(found["repaired"].to_pylist())
-    assert verify(atlas, sample=1).num_rows == 0
+    assert verify(atlas, sample=0).num_rows == 0
     assert everything(atlas) == before
 
 
 def test_a_point_that_no_longer_is_one_stays_and_is_reported(atlas):
     planted(atlas, "minima", spurious, lambda r: {"R": r["R"] + 1e-3})
     broken = everything(atlas)
-    found = repair(atlas, sample=1)
+    found = repair(atlas, sample=0)
     assert ("gradient_norm", False) in zip(found["column"].to_pylist(), found["repaired"].to_pylist(), strict=True)
     assert not any(found["repaired"].to_pylist())
     # Nor are its starts thrown away: they may be all right.
@@ -97,7 +97,7 @@ def test_a_point_that_no_longer_is_one_stays_and_is_reported(atlas):
 
 def test_labels_stay_as_they_are(atlas):
     planted(atlas, "minima", spurious, lambda r: {"label": "relu.7.7.0232028"})
-    found = repair(atlas, sample=1).to_pylist()
+    found = repair(atlas, sample=0).to_pylist()
     assert [(row["column"], row["repaired"]) for row in found] == [("label", False)]
 
 
@@ -106,7 +106,7 @@ def test_a_point_in_the_wrong_table_moves_back(atlas):
     row = point(atlas, "saddles")
     change(atlas, "saddles", lambda rows: [r for r in rows if r["minimum_id"] != row["minimum_id"]])
     change(atlas, "minima", lambda rows: [*rows, row])
-    assert all(repair(atlas, sample=1)["repaired"].to_pylist())
+    assert all(repair(atlas, sample=0)["repaired"].to_pylist())
     assert everything(atlas) == before
 
 
@@ -118,7 +118,7 @@ def test_the_older_of_two_rows_for_a_point_stays_and_takes_the_starts(atlas):
     hits = [r["start_index"] for r in rows_of(atlas, "starts", NEWTON) if r["minimum_id"] == row["minimum_id"]]
     named = {"minimum_id": twin["minimum_id"]}
     change(atlas, "starts", lambda rows: [r | (named if r["start_index"] in hits[:4] else {}) for r in rows], NEWTON)
-    found = repair(atlas, sample=1)
+    found = repair(atlas, sample=0)
     assert "is the same point as another one" in found["what"].to_pylist()
     assert all(found["repaired"].to_pylist())
     assert everything(atlas) == before
@@ -195,7 +195,7 @@ def test_after_repair_nothing_is_found_and_the_next_run_restores_everything(atla
     before = everything(atlas)
     harm(atlas)
     # All starts are replayed only where nothing else can show what was planted.
-    sample = 1000 if harm is start_elsewhere else 1
+    sample = 1000 if harm is start_elsewhere else 0
     atlas = catalogue_at(atlas.folder)
     found = repair(atlas, sample=sample)
     assert found.num_rows
@@ -209,6 +209,6 @@ def test_after_repair_nothing_is_found_and_the_next_run_restores_everything(atla
 def test_what_only_a_lost_campaign_could_tell_is_kept(atlas):
     change(atlas, "campaigns", lambda rows: [r for r in rows if r["campaign_id"] != GIVEN.id])
     broken = everything(atlas)
-    found = repair(atlas, sample=1).to_pylist()
+    found = repair(atlas, sample=0).to_pylist()
     assert {(row["column"], row["repaired"]) for row in found} == {("campaign_id", False)}
     assert everything(atlas) == broken

@@ -268,7 +268,7 @@ def test_a_table_written_by_other_software_is_refused(atlas):
 
 def test_the_share_done_is_told_and_rises(built):
     told = []
-    verify(catalogue_at(built), sample=2, progress=lambda part, share: told.append((part, share)))
+    verify(catalogue_at(built), sample=2, progress=lambda part, done, total: told.append((part, done / total)))
     parts = list(dict.fromkeys(part for part, _ in told))
     assert parts == ["files", "minima", "saddles", "separation", "campaigns", "starts", "replays"]
     for part in parts:
