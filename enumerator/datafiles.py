@@ -53,6 +53,11 @@ class DataFile(NamedTuple):
         """The values of the partition columns, as its path tells them."""
         return {step.partition("=")[0]: step.partition("=")[2] for step in self.path.split("/")[:-1]}
 
+    @property
+    def is_named_by_hash(self) -> bool:
+        """Whether its name tells what is in it; those of schema version 1 do not."""
+        return _NAME.fullmatch(self.path.rpartition("/")[2]) is not None
+
     def lies_in(self, partition: tuple[str, str] | None) -> bool:
         """Whether its rows are those of a partition (column, value); None is the whole table."""
         return partition is None or self.partition.get(partition[0]) == partition[1]

@@ -33,7 +33,7 @@ from enumerator.datafiles import DataFile, Folder, digest, read, sync
 from enumerator.errors import CatalogueError, InputError
 from enumerator.query import run
 from enumerator.records import from_table
-from enumerator.tables import TABLE_NAMES, table_schema
+from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, check_version, table_schema
 
 # The property of each Delta table that marks it as ours and says which schema it was written to.
 VERSION_PROPERTY = "enumerator.schema_version"
@@ -91,7 +91,7 @@ class Store:
                     f"the path of a catalogue cannot have {' '.join(found)} in it, got {address}: rename it."
                 )
         self.address = address.rstrip("/")
-        missing = [name for name in TABLE_NAMES if not self._exists(name)]
+        missing = [name for name in TABLE_NAMES if not self.exists(name)]
         # Before anything else: the tables that are there may be of another version.
         for name in TABLE_NAMES:
             if name not in missing:
@@ -107,7 +107,8 @@ class Store:
     def _uri(self, name: str) -> str:
         return f"{self.address}/{name}"
 
-    def _exists(self, name: str) -> bool:
+    def exists(self, name: str) -> bool:
+        """Whether there is a table `name`."""
         try:
             return DeltaTable.is_deltatable(self._uri(name), self._options)
         except (DeltaError, OSError) as error:
@@ -146,7 +147,7 @@ class Store:
                 ),
             )
         except (DeltaError, OSError) as error:
-            if not self._exists(name):
+            if not self.exists(name):
                 raise CatalogueError(f"cannot create {self._uri(name)}: {_one_line(error)}") from error
             self.open(name)  # another process has just created it
 
@@ -159,19 +160,8 @@ class Store:
             raise CatalogueError(f"cannot read {self._uri(name)}: it is gone. Put the catalogue back.") from error
         except (DeltaError, OSError) as error:
             raise CatalogueError(f"cannot read the log of {self._uri(name)}: {_one_line(error)}") from error
-        found, known = metadata.configuration.get(VERSION_PROPERTY), table_schema(name).version
-        if found is None or metadata.name != name:
-            raise InputError(f"not a catalogue: the table {self._uri(name)} was not made by this software.")
-        if not found.isdigit() or int(found) > known:
-            raise InputError(
-                f"the table {name} of {self.address} has schema version {found}, this software reads up to {known}: "
-                "update it (pip install --upgrade enumerator)."
-            )
-        if int(found) < known and not self._migrating:
-            raise InputError(
-                f"the table {name} of {self.address} has schema version {found}, this software works on {known}: "
-                f"type `enumerator migrate {self.address}`, once."
-            )
+        found = metadata.configuration.get(VERSION_PROPERTY) if metadata.name == name else None
+        check_version(name, found, 1 if self._migrating else SCHEMA_VERSION, self.address)
         return table
 
     def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, DeltaTable]:
@@ -204,7 +194,7 @@ class Store:
         if not self._migrating and _schema(table) != table_schema(name).arrow:
             problem = "its columns are not those of its schema version"
         stored = table.transaction_version(FILES_TRANSACTION)
-        if stored != digest(files) and not (stored is None and self._migrating):
+        if stored != digest(files) and not self._migrating:
             problem = "its list of files is not the one that was committed"
         if not self._is_remote:
             last = Path(self._uri(name), "_delta_log", f"{version:020}.json")
@@ -288,6 +278,14 @@ class Store:
         """
         self._replace(table, [file for file in self.files(table) if file.lies_in(partition)], rows)
 
+    def adopt(self, table: DeltaTable) -> None:
+        """Write anew, one by one, the files of schema version 1, which cannot be checked; from then on they count."""
+        folder, schema = self._folder(table), _schema(table)
+        for file in self.files(table):
+            if not file.is_named_by_hash:
+                self._replace(table, [file], read(folder.dataset([file], schema)), same_rows=True)
+        self._replace(table, [], schema.empty_table())
+
     def _replace(self, table: DeltaTable, old: list[DataFile], rows: pa.Table, *, same_rows: bool = False) -> None:
         """Put `rows`, in new files, in the place of the files `old`; `same_rows` tells readers that nothing changed."""
         by = tuple(table.metadata().partition_columns)
@@ -298,9 +296,8 @@ class Store:
             for file in new
         ]
         removed = [RemoveAction(file.path, not same_rows, now, file.size, file.partition) for file in old]
-        before = table.transaction_version(FILES_TRANSACTION)
-        if before is None:  # a table of schema version 1, being migrated
-            before = digest(self.files(table))
+        # Schema version 1 did not count its files.
+        before = digest(self.files(table)) if self._migrating else table.transaction_version(FILES_TRANSACTION) or 0
         after = (before + digest(new) - digest(old)) % 2**63
         table.create_write_transaction(
             [*added, *removed],

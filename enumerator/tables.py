@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from enumerator.errors import InputError
+
 # In the order in which a commit writes them: a row names only rows of the tables before its own.
 TABLE_NAMES = ("landscapes", "initial_overlaps", "campaigns", "minima", "saddles", "starts")
 # All tables of a catalogue have one schema version; `enumerator.migration` leads from each to the next.
@@ -81,6 +83,22 @@ def table_schema(name: str) -> TableSchema:
         columns=tuple(Column(**column) for column in content["columns"]),
         partition_by=tuple(content.get("partition_by", ())),
     )
+
+
+def check_version(name: str, found: str | None, oldest: int, address: str) -> None:
+    """Raise InputError unless the schema version `found` of a table is one from `oldest` to SCHEMA_VERSION."""
+    if found is None:
+        raise InputError(f"not a catalogue: the table {address}/{name} was not made by this software.")
+    if not found.isdigit() or int(found) > SCHEMA_VERSION:
+        raise InputError(
+            f"the table {name} of {address} has schema version {found}, this software reads up to {SCHEMA_VERSION}: "
+            "update it (pip install --upgrade enumerator)."
+        )
+    if int(found) < oldest:
+        raise InputError(
+            f"the table {name} of {address} has schema version {found} (of an older release, or its migration was "
+            f"interrupted), this software works on {oldest}: type `enumerator migrate {address}`, once."
+        )
 
 
 @cache
