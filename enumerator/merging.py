@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,9 +26,8 @@ from enumerator.point_table import Candidate
 from enumerator.problem import Landscape
 from enumerator.query import quoted, run
 from enumerator.tables import table_schema
+from enumerator.upkeep import Progress
 
-# Told the part that is at work, and how far it is, from 0 to 1.
-Progress = Callable[[str, float], None]
 # The table of points that each of these columns of `starts` names a row of.
 NAMED_IN = {"minimum_id": "minima", "saddle_id": "saddles"}
 # Starts are appended in pieces of about this size in memory: some hundred thousand at once, or fewer
@@ -75,7 +74,7 @@ def _place(address: str) -> str:
 
 def merge_tables(target: Catalogue, tables: Mapping[str, ds.Dataset], progress: Progress | None = None) -> MergeSummary:
     """Add the rows of tables, by the names of a catalogue's, to `target`: see `merge`."""
-    tell = progress or (lambda part, share: None)
+    tell = progress or (lambda part, done, total: None)
     campaigns = _rows(tables, f"select * from campaigns where status != {quoted(DELETING)} order by campaign_id")
     added = {"minima": 0, "saddles": 0, "starts": 0}
     landscapes = {}
@@ -88,7 +87,7 @@ def merge_tables(target: Catalogue, tables: Mapping[str, ds.Dataset], progress: 
     entered = len(target.campaigns(columns="campaign_id")) - before
     names: Names = {column: {} for column in NAMED_IN}
     for done, landscape in enumerate(landscapes.values()):
-        tell("points", done / len(landscapes))
+        tell("landscapes", done, len(landscapes))
         for column, table in NAMED_IN.items():
             found, new = _merge_points(target, tables, table, landscape)
             names[column] |= found
@@ -99,7 +98,7 @@ def merge_tables(target: Catalogue, tables: Mapping[str, ds.Dataset], progress: 
         passed_over = 0
         before_it = _reopen(target, tables, row)
         for piece in _pieces(tables["starts"], row["campaign_id"], names):
-            tell("starts", seen / max(total, 1))
+            tell("starts", seen, total)
             new = _append(target, row["campaign_id"], piece)
             added["starts"] += new
             seen += len(piece)

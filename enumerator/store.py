@@ -171,12 +171,15 @@ class Store:
         """
         return {name: self.open(name) for name in sorted(names, key=TABLE_NAMES.index, reverse=True)}
 
-    def _folder(self, table: DeltaTable) -> Folder:
+    def filesystem(self, table: DeltaTable) -> pafs.FileSystem:
+        """The folder of an open table. A local one is read by Arrow: Delta Lake can abort the interpreter at exit."""
         if self._is_remote:
-            return Folder(pafs.PyFileSystem(DeltaStorageHandler(table.table_uri, self._options)), None, set())
-        # Read by Arrow itself: reading through Delta Lake can abort the interpreter at exit.
-        root = Path(unquote(urlsplit(table.table_uri).path))
-        return Folder(pafs.SubTreeFileSystem(str(root), pafs.LocalFileSystem()), root, self._verified)
+            return pafs.PyFileSystem(DeltaStorageHandler(table.table_uri, self._options))
+        return pafs.SubTreeFileSystem(unquote(urlsplit(table.table_uri).path), pafs.LocalFileSystem())
+
+    def _folder(self, table: DeltaTable) -> Folder:
+        root = None if self._is_remote else Path(unquote(urlsplit(table.table_uri).path))
+        return Folder(self.filesystem(table), root, set() if self._is_remote else self._verified)
 
     def files(self, table: DeltaTable) -> list[DataFile]:
         """The data files of an open table, the oldest first.
