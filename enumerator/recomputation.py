@@ -81,20 +81,17 @@ def recompute(Q: Matrix, R: Matrix, T: Matrix, diagonal_teachers: bool) -> Recom
     turn = np.where(own, 0.0, signs * (np.pi - t))
     gradient = W / 2 + (pull.sum(axis=1)[:, None] * units + turn @ others) / (2 * np.pi)
 
-    H = np.zeros((K, r, K, r))
-    alphas = np.zeros(K)
-    for i in range(K):
-        strength = pull[i] / (2 * np.pi * norms[i])
-        alphas[i] = strength.sum()
-        H[i, :, i] = 0.5 * np.eye(r) + alphas[i] * (np.eye(r) - np.outer(units[i], units[i]))
-        H[i, :, i] += np.einsum("n,na,nb->ab", strength, normal[i], normal[i])
-        for j in range(K):
-            if j != i:
-                # normal[i, j]: the unit vector along what of w_j is orthogonal to w_i.
-                mixed = np.outer(units[i], normal[i, j]) + np.outer(units[j], normal[j, i])
-                H[i, :, j] = ((np.pi - t[i, j]) * np.eye(r) + mixed) / (2 * np.pi)
+    strength = pull / (2 * np.pi * norms[:, None])
+    alphas = strength.sum(axis=1)
+    identity = np.eye(r)
+    # normal[i, j]: the unit vector along what of w_j is orthogonal to w_i.
+    mixed = np.einsum("ia,ijb->ijab", units, normal[:, :K]) + np.einsum("ja,jib->ijab", units, normal[:, :K])
+    blocks = ((np.pi - t[:, :K])[:, :, None, None] * identity + mixed) / (2 * np.pi)
+    own_blocks = 0.5 * identity + alphas[:, None, None] * (identity - units[:, :, None] * units[:, None, :])
+    blocks[np.arange(K), np.arange(K)] = own_blocks + (normal * strength[:, :, None]).transpose(0, 2, 1) @ normal
+    H = blocks.transpose(0, 2, 1, 3)
     C = (np.pi - t[:, :K]) / (2 * np.pi) + np.diag(alphas)
-    splitting, above = _splitting(H, alphas, units)
+    splitting, above = _splitting(blocks[np.arange(K), np.arange(K)], alphas, units)
     return Recomputed(
         loss=loss_of(Q, R, T),
         gradient_norm=float(np.linalg.norm(gradient)),
@@ -177,18 +174,15 @@ def _symmetric(matrix: Matrix) -> Matrix:
     return (matrix + matrix.T) / 2
 
 
-def _splitting(H: Matrix, alphas: Matrix, units: Matrix) -> tuple[float | None, float]:
-    """Smallest eigenvalue of any H_ii - 1/2 orthogonally to w_i, in the span and perpendicular to it."""
-    K, r = units.shape
+def _splitting(own: Matrix, alphas: Matrix, units: Matrix) -> tuple[float | None, float]:
+    """Smallest eigenvalue of any H_ii - 1/2 orthogonally to w_i, in the span and across; `own` holds H_ii."""
+    r = units.shape[1]
     if r == 1:
         return None, float(alphas.min())
-    lowest = np.inf
-    for i in range(K):
-        # H_ii - 1/2 maps w_i to zero; lifted out of the way, that eigenvalue does not take part.
-        block = _symmetric(H[i, :, i]) - 0.5 * np.eye(r)
-        block += (1 + np.abs(block).sum()) * np.outer(units[i], units[i])
-        lowest = min(lowest, float(np.linalg.eigvalsh(block)[0]))
-    return lowest, float(alphas.min())
+    # H_ii - 1/2 maps w_i to zero; lifted out of the way, that eigenvalue does not take part.
+    rest = (own + own.transpose(0, 2, 1)) / 2 - 0.5 * np.eye(r)
+    rest += (1 + np.abs(rest).sum(axis=(1, 2)))[:, None, None] * units[:, :, None] * units[:, None, :]
+    return float(np.linalg.eigvalsh(rest).min()), float(alphas.min())
 
 
 def _anti_aligned(R: Matrix, T: Matrix) -> int:
