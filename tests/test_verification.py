@@ -10,6 +10,7 @@ import pytest
 from deltalake import write_deltalake
 
 from enumerator.errors import CatalogueError
+from enumerator.recomputation import group_order
 from enumerator.records import to_table
 from enumerator.repair import repair
 from enumerator.verification import verify
@@ -246,6 +247,18 @@ def test_a_changed_given_start_is_found(atlas):
 def test_a_lost_campaign_is_found(atlas):
     change(atlas, "campaigns", lambda rows: [r for r in rows if r["campaign_id"] != GIVEN.id])
     assert places(verify(atlas, sample=0)) == {("starts", f"{GIVEN.id}/{k}", "campaign_id") for k in range(3)}
+
+
+def test_symmetries_are_counted_by_a_search_of_its_own(atlas):
+    """Against the sizes of the groups, known from their names; two equal pairs of teachers leave 2 x 2 of 24."""
+    orders = {"S7": 5040, "S6 x S1": 720, "S4": 24}
+    rows = [*rows_of(atlas, "minima"), *rows_of(atlas, "saddles")]
+    for row in rows:
+        K, M = row["effective_students"], row["teachers"]
+        group = group_order(row["Q"].reshape(K, K), row["R"].reshape(K, M), np.eye(M), 1e-7)
+        # The students of a saddle are equal, and merged: one student has no group of its own.
+        assert group == orders[row["isotropy"]]
+    assert group_order(np.zeros((0, 0)), np.zeros((0, 4)), np.diag([1.0, 1.0, 2.0, 2.0]), 1e-7) == 4
 
 
 @pytest.mark.parametrize("table", ["minima", "starts", "landscapes"])
