@@ -60,15 +60,15 @@ class TableSchema:
         return [column.name for column in self.columns]
 
 
-def _folder() -> Path:
-    """Where the schemas lie: inside the installed package, or beside it in a checkout."""
+def resource(name: str) -> Path:
+    """A file of the project that is needed at run time: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parent
-    installed = package / "schemas"
-    return installed if installed.is_dir() else package.parent / "schemas"
+    installed = package / name
+    return installed if installed.exists() else package.parent / name
 
 
 def _read(name: str) -> dict[str, Any]:
-    return json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(resource(f"schemas/{name}.json").read_text(encoding="utf-8"))
 
 
 @cache

@@ -150,7 +150,7 @@ def test_a_version_to_come_adds_nullable_columns_in_a_line(old, monkeypatch):
         file.write_text(text)
     migrate(old)
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "_folder", lambda: folder)
+        patch.setattr(tables, "resource", lambda name: folder.parent / name)
         patch.setattr(tables, "SCHEMA_VERSION", 3)
         patch.setattr(store, "SCHEMA_VERSION", 3)
         patch.setattr(migration, "SCHEMA_VERSION", 3)

@@ -31,6 +31,7 @@ def test_wheel_has_every_module_and_schema(wheel):
         for path in (PROJECT / folder).glob("*.py")
     }
     wanted |= {f"enumerator/schemas/{path.name}" for path in (PROJECT / "schemas").glob("*.json")}
+    wanted.add("enumerator/CITATION.cff")
     assert len(wanted) > 20
     assert wanted <= names
     assert not [name for name in names if name.startswith(("tests", "scripts"))]

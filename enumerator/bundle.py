@@ -1,0 +1,286 @@
+"""A selection of a catalogue as one file that explains itself: tables, schemas, checksums, citation.
+
+A tar archive of Parquet files. The same content gives the same bytes: rows in the order of their keys,
+cut into groups by their content, no times, no names of users or machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from enumerator.campaign_table import DELETING
+from enumerator.catalogue import Catalogue
+from enumerator.errors import InputError
+from enumerator.merging import MergeSummary, merge_tables
+from enumerator.problem import digest
+from enumerator.query import nearest, one_of, quoted, run
+from enumerator.records import software_version
+from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, resource, table_schema
+from enumerator.upkeep import Progress
+
+# Rises with every change of the archive itself; what is in the tables has the schema version.
+FORMAT_VERSION = 1
+# Starts are sorted, and written, so many indices at a time, whatever else is selected.
+STARTS_AT_ONCE = 2**17
+# Bytes copied or hashed at a time.
+_BLOCK = 2**20
+_MANIFEST = "manifest.json"
+_README = """\
+A part of an atlas of local minima of two-layer networks, made by `enumerator export`.
+
+tables/*.parquet   the rows, readable by anything that reads Parquet (pandas, polars, R, Julia, DuckDB)
+schemas/*.json     what each table and each of its columns means, with units
+manifest.json      versions, number of rows of each table, SHA-256 of every other file in here
+CITATION.cff       how to cite it
+
+Matrices are flat lists, row by row, beside their sizes. starts.minimum_id names a row of minima, starts.saddle_id one
+of saddles; starts.campaign_id one of campaigns; landscape_id, everywhere, one of landscapes. A frequency is the number
+of starts that name a minimum over all starts of the same campaigns. For example, in DuckDB:
+
+    select label, loss, count(*) as hits
+    from 'tables/starts.parquet' join 'tables/minima.parquet' using (minimum_id) group by all order by loss;
+
+`enumerator import CATALOGUE FILE` adds it to a catalogue, after checking every file against manifest.json.
+"""
+
+Tables = Mapping[str, ds.Dataset]
+
+
+def export(
+    catalogue: Catalogue,
+    file: Path,
+    campaigns: tuple[str, ...] = (),
+    landscape: str | None = None,
+    students: int | None = None,
+    teachers: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write the landscapes selected, or all, with everything on them into `file`; the rows of each table.
+
+    With `campaigns` only these, and of the minima and saddles those that their starts ended in. `file`
+    appears complete or not at all. Raises InputError for what is not there, CatalogueError for what
+    cannot be read.
+    """
+    snapshot = catalogue.store.snapshot()
+    tables = {name: catalogue.store.dataset(table) for name, table in snapshot.items()}
+    conditions = _conditions(tables, campaigns, landscape, students, teachers)
+    try:
+        with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.name}.") as folder:
+            rows = {}
+            members: dict[str, Path | bytes] = {"README.txt": _README.encode(), "CITATION.cff": _read("CITATION.cff")}
+            members |= {f"schemas/{name}.json": _read(f"schemas/{name}.json") for name in TABLE_NAMES}
+            for name in TABLE_NAMES:
+                path = Path(folder, f"{name}.parquet")
+                rows[name] = _write(path, name, _groups(tables, name, conditions, progress or _silent))
+                members[f"tables/{name}.parquet"] = path
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                "schema_version": SCHEMA_VERSION,
+                "software": f"{software_version()}, pyarrow {pa.__version__}",
+                "rows": rows,
+                "sha256": {name: _checksum(content) for name, content in sorted(members.items())},
+            }
+            members = {_MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode()} | dict(sorted(members.items()))
+            partial = Path(folder, "bundle")
+            _pack(partial, members)
+            partial.replace(file)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror or error}: choose another place with -o.") from error
+    return rows
+
+
+def _silent(part: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def _conditions(
+    tables: Tables, campaigns: tuple[str, ...], landscape: str | None, students: int | None, teachers: int | None
+) -> dict[str, str]:
+    """By table, an SQL condition for the rows to take. Raises InputError where nothing is selected."""
+    where = [
+        f"{name} = {size:d}" for name, size in (("students", students), ("teachers", teachers)) if size is not None
+    ]
+    where += [f"landscape_id = {quoted(landscape)}"] if landscape is not None else []
+    found = run(f"select landscape_id from landscapes where {' and '.join(where) or 'true'}", tables)
+    landscapes = found["landscape_id"].to_pylist()
+    kept = f"status != {quoted(DELETING)} and {one_of('landscape_id', landscapes)}"
+    known = run(f"select campaign_id, landscape_id from campaigns where {kept}", tables)
+    ids = known["campaign_id"].to_pylist()
+    for campaign in campaigns:
+        if campaign not in ids:
+            raise InputError(f"no campaign {campaign!r} in what is selected ({nearest(campaign, ids)}).")
+    if where and not landscapes:
+        raise InputError(
+            f"no landscape with {' and '.join(where)} in this catalogue: `enumerator landscapes` lists them."
+        )
+    if not campaigns:
+        of_landscape = one_of("landscape_id", landscapes)
+        of_campaign = one_of("campaign_id", ids)
+        points = {"minima": of_landscape, "saddles": of_landscape}
+    else:
+        pairs = zip(ids, known["landscape_id"].to_pylist(), strict=True)
+        of_landscape = one_of("landscape_id", {home for name, home in pairs if name in campaigns})
+        of_campaign = one_of("campaign_id", campaigns)
+        named = "minimum_id in (select {} from starts where " + of_campaign + ")"
+        points = {"minima": named.format("minimum_id"), "saddles": named.format("saddle_id")}
+    return (
+        points | {"landscapes": of_landscape} | dict.fromkeys(("initial_overlaps", "campaigns", "starts"), of_campaign)
+    )
+
+
+def _groups(tables: Tables, name: str, conditions: Mapping[str, str], tell: Progress) -> Iterator[pa.Table]:
+    """The rows of a table in the order of their keys, in groups that depend on the rows alone."""
+    where = conditions[name]
+    if name in ("landscapes", "campaigns"):
+        yield _rows(tables, name, f"{where} order by {name[:-1]}_id")
+    elif name in ("minima", "saddles"):
+        homes = run(f"select distinct landscape_id from {name} where {where} order by 1", tables)["landscape_id"]
+        for done, home in enumerate(homes.to_pylist()):
+            tell(name, done, len(homes))
+            yield _rows(tables, name, f"{where} and landscape_id = {quoted(home)} order by loss, minimum_id")
+    else:
+        ranges = run(
+            f"select campaign_id, max(start_index) as last from {name} where {where} group by 1 order by 1", tables
+        ).to_pylist()
+        total = sum(row["last"] + 1 for row in ranges)
+        seen = 0
+        for row in ranges:
+            for first in range(0, row["last"] + 1, STARTS_AT_ONCE):
+                tell(name, seen + first, total)
+                here = f"start_index >= {first} and start_index < {first + STARTS_AT_ONCE}"
+                yield _rows(tables, name, f"campaign_id = {quoted(row['campaign_id'])} and {here} order by start_index")
+            seen += row["last"] + 1
+
+
+def _rows(tables: Tables, name: str, condition: str) -> pa.Table:
+    columns = "*"
+    if name == "campaigns":  # what they hold now, not at the last change of status
+        stored = "select count(*) from starts where starts.campaign_id = campaigns.campaign_id"
+        columns = f"* replace (({stored}) as starts)"
+    return run(f"select {columns} from {name} where {condition}", tables).cast(table_schema(name).arrow)
+
+
+def _write(path: Path, name: str, groups: Iterator[pa.Table]) -> int:
+    """Write one table, a row group for each group that has rows; the number of rows."""
+    rows = 0
+    with pq.ParquetWriter(path, table_schema(name).arrow, compression="zstd", write_page_checksum=True) as writer:
+        for group in groups:
+            if group.num_rows:
+                writer.write_table(group.combine_chunks(), row_group_size=group.num_rows)
+                rows += group.num_rows
+    return rows
+
+
+def _read(name: str) -> bytes:
+    return resource(name).read_bytes()
+
+
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    while block := stream.read(_BLOCK):
+        yield block
+
+
+def _checksum(content: Path | bytes) -> str:
+    hasher = hashlib.sha256()
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream:
+        for block in _blocks(stream):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _pack(path: Path, members: Mapping[str, Path | bytes]) -> None:
+    """A tar archive of these members in this order, on the disk at return; all their times are 0."""
+    with path.open("wb") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name, content in members.items():
+                entry = tarfile.TarInfo(name)
+                if isinstance(content, bytes):
+                    entry.size = len(content)
+                    archive.addfile(entry, io.BytesIO(content))
+                else:
+                    entry.size = content.stat().st_size
+                    with content.open("rb") as stream:
+                        archive.addfile(entry, stream)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def import_bundle(catalogue: Catalogue, file: Path, progress: Progress | None = None) -> MergeSummary:
+    """Check every member of a bundle against its checksum, then merge it into `catalogue` (see `merging.merge`).
+
+    Raises InputError for what is not a bundle, has another version, or was altered, naming the member:
+    nothing is written then.
+    """
+    tell = progress or _silent
+    with tempfile.TemporaryDirectory(prefix="enumerator-") as folder:
+        _unpack(file, Path(folder), tell)
+        tables = {
+            name: ds.dataset(Path(folder, f"{name}.parquet"), schema=table_schema(name).arrow) for name in TABLE_NAMES
+        }
+        return merge_tables(catalogue, tables, tell)
+
+
+def _unpack(file: Path, folder: Path, tell: Progress) -> None:
+    """The tables of a bundle as files in `folder`, once every member is known to be what was exported."""
+    try:
+        with tarfile.open(file, mode="r:") as archive:
+            entries = {entry.name: entry for entry in archive if entry.isfile()}
+            manifest = _manifest(file, archive, entries)
+            for done, (name, checksum) in enumerate(manifest["sha256"].items()):
+                tell("members checked", done, len(manifest["sha256"]))
+                hasher = hashlib.sha256()
+                # Named by ourselves: what an archive calls its members must not choose where we write.
+                copy = folder / f"{_table_of(name) or digest({'name': name})}.parquet"
+                with copy.open("wb") as target:
+                    for block in _blocks(_member(archive, entries[name])):
+                        hasher.update(block)
+                        target.write(block)
+                if hasher.hexdigest() != checksum:
+                    raise InputError(f"{file} is damaged: {name} is not what was exported. Get a new copy.")
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"expected a bundle made by `enumerator export`, got {file}: {error}.") from error
+    except OSError as error:
+        raise InputError(f"cannot unpack {file} into {folder}: {error.strerror or error}.") from error
+
+
+def _member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    stream = archive.extractfile(entry)
+    if stream is None:
+        raise tarfile.TarError(f"{entry.name} is not a file")
+    return stream
+
+
+def _table_of(member: str) -> str | None:
+    return next((name for name in TABLE_NAMES if member == f"tables/{name}.parquet"), None)
+
+
+def _manifest(file: Path, archive: tarfile.TarFile, entries: Mapping[str, tarfile.TarInfo]) -> dict[str, Any]:
+    """What a bundle says that it holds. Raises InputError unless it holds that, in a version that we read."""
+    if _MANIFEST not in entries:
+        raise InputError(f"expected a bundle made by `enumerator export`, got {file}: it has no {_MANIFEST}.")
+    try:
+        manifest = json.load(_member(archive, entries[_MANIFEST]))
+        versions, members = (manifest["format_version"], manifest["schema_version"]), set(manifest["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged: {_MANIFEST} cannot be read. Get a new copy.") from error
+    if versions != (FORMAT_VERSION, SCHEMA_VERSION):
+        raise InputError(
+            f"{file} has format version {versions[0]} and schema version {versions[1]}, this software reads "
+            f"{FORMAT_VERSION} and {SCHEMA_VERSION}: export it again with the same version of the software."
+        )
+    needed = {f"tables/{name}.parquet" for name in TABLE_NAMES}
+    for name in sorted((members | needed) - set(entries)) + sorted(needed - members):
+        raise InputError(f"{file} is damaged: {name} is missing. Get a new copy.")
+    return manifest
