@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +10,11 @@ import numpy as np
 import pyarrow as pa
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from cluster.inputs import load_numpy
 from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table
-from cluster.progress import LINE_INTERVAL, duration_text
+from cluster.progress import Parts, duration_text
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.identify import Identification, identify, overlaps_of_weights
@@ -42,39 +39,6 @@ def add_commands(app: typer.Typer) -> None:
     app.command("identify", epilog="Example: enumerator identify atlas weights.npy --teachers 17")(_identify)
 
 
-class _Display:
-    """What is being checked, how fast, how long it will take: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self.part, self.began, self.printed = "", 0.0, time.monotonic()
-        self.bar: Progress | None = None
-        if sys.stderr.isatty():
-            columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
-            self.bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
-            self.task = self.bar.add_task("opening the catalogue", total=None)
-            self.bar.start()
-
-    def __call__(self, part: str, done: int, total: int) -> None:
-        """Show that of a part `done` of `total` are checked."""
-        now = time.monotonic()
-        if part != self.part:
-            self.part, self.began = part, now
-        text = f"{part}: {done:,} of {total:,}"
-        if done:
-            rate = done / max(now - self.began, 1e-3)
-            text += f", {rate:.3g}/s, {duration_text((total - done) / rate)} left"
-        if self.bar is not None:
-            self.bar.update(self.task, total=total, completed=done, description=text)
-        elif now - self.printed >= LINE_INTERVAL:
-            self.printed = now
-            say(text)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self.bar is not None:
-            self.bar.stop()
-
-
 def _verify(
     catalogue: CatalogueArgument,
     sample: Annotated[
@@ -92,7 +56,7 @@ def _verify(
     if sample < 0 or seed < 0:
         raise InputError(f"`--sample` and `--seed` must be 0 or more, got {sample} and {seed}.")
     atlas = Catalogue(catalogue)
-    began, display = time.monotonic(), _Display()
+    began, display = time.monotonic(), Parts()
     try:
         found = (repair if mend else verify)(atlas, sample, seed, display)
     finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import pyarrow as pa
 import typer
 
-from cluster.checks import add_commands
+from cluster import checks, upkeep
 from cluster.describe import describe
 from cluster.inputs import DEFAULT_STARTS, Request, duration, read_campaign_file, request
 from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
@@ -225,7 +225,8 @@ def sql(
     write_table(Catalogue(catalogue).sql(query), None, format, output)
 
 
-add_commands(app)
+checks.add_commands(app)
+upkeep.add_commands(app)
 
 
 def _fail(error: BaseException, code: int, advice: str = "") -> int:

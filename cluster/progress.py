@@ -172,6 +172,39 @@ class Silent:
         """Nothing is pending."""
 
 
+class Parts:
+    """Which part of a job is at work, how fast, and how long it will take: a bar on a terminal, a line now and then else."""
+
+    def __init__(self) -> None:
+        self.part, self.began, self.printed = "", 0.0, time.monotonic()
+        self.bar: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
+            self.task = self.bar.add_task("opening the catalogue", total=None)
+            self.bar.start()
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        """Show that of a part `done` of `total` are done."""
+        now = time.monotonic()
+        if part != self.part:
+            self.part, self.began = part, now
+        text = f"{part}: {done:,} of {total:,}"
+        if done:
+            rate = done / max(now - self.began, 1e-3)
+            text += f", {rate:.3g}/s, {duration_text((total - done) / rate)} left"
+        if self.bar is not None:
+            self.bar.update(self.task, total=total, completed=done, description=text)
+        elif now - self.printed >= LINE_INTERVAL:
+            self.printed = now
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
 def check_display(name: str) -> str:
     """The name of a display. Raises InputError for any other."""
     if name not in DISPLAYS:

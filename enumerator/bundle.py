@@ -13,6 +13,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -223,13 +224,18 @@ def import_bundle(catalogue: Catalogue, file: Path, progress: Progress | None = 
     Raises InputError for what is not a bundle, has another version, or was altered, naming the member:
     nothing is written then.
     """
-    tell = progress or _silent
+    with unpacked(file, progress) as tables:
+        return merge_tables(catalogue, tables, progress)
+
+
+@contextmanager
+def unpacked(file: Path, progress: Progress | None = None) -> Iterator[Tables]:
+    """The tables of a bundle whose members are all what was exported, as long as the block lasts; raises as above."""
     with tempfile.TemporaryDirectory(prefix="enumerator-") as folder:
-        _unpack(file, Path(folder), tell)
-        tables = {
+        _unpack(file, Path(folder), progress or _silent)
+        yield {
             name: ds.dataset(Path(folder, f"{name}.parquet"), schema=table_schema(name).arrow) for name in TABLE_NAMES
         }
-        return merge_tables(catalogue, tables, tell)
 
 
 def _unpack(file: Path, folder: Path, tell: Progress) -> None:

@@ -65,7 +65,7 @@ def content(atlas: Catalogue) -> dict[str, list]:
             "select landscape_id, round(loss, 10), verdict, first_campaign_id, created_at "
             "from (from minima union all from saddles) order by all"
         ).to_pylist(),
-        "campaigns": atlas.sql("select * exclude (shard_size) from campaigns order by campaign_id").to_pylist(),
+        "campaigns": atlas.campaigns().drop_columns(["shard_size"]).to_pylist(),
         "landscapes": atlas.sql("from landscapes order by landscape_id").to_pylist(),
         "initial_overlaps": atlas.sql("from initial_overlaps order by campaign_id, start_index").to_pylist(),
     }
@@ -118,7 +118,6 @@ def test_ids_and_labels_of_the_target_stay_and_those_of_the_source_are_kept_if_f
     ours, theirs = two
     before = ours.minima(columns="minimum_id,label,loss").to_pylist()
     fill(theirs, make_campaign(students=2), (0, 3))
-    # The same names for two other minima: labels and ids show nine digits of the loss.
     merge(ours, theirs)
     landscape = make_campaign().landscape
     after = ours.minima(landscape=landscape.id, columns="minimum_id,label,loss").to_pylist()
@@ -264,7 +263,7 @@ def test_run_of_a_deleted_campaign_cannot_bring_it_back(tmp_path):
         with pytest.raises(CatalogueError, match="is being deleted"):
             write()
     delete(atlas, campaign.id)
-    with pytest.raises(InputError, match="no campaign .* register it first"):
+    with pytest.raises(InputError, match=r"no campaign .* register it first"):
         runner.commit_shard(make_result(campaign, 5, 10), 5, 10)
     assert runner.starts().num_rows == 0
 
@@ -317,7 +316,8 @@ def test_compaction_joins_files_and_removes_old_ones_while_others_write(tmp_path
     assert all(row["files_after"] >= row["files_before"] for report in reports for row in report.to_pylist())
     assert len(atlas.store.files(atlas.store.open("starts"))) < 12
     starts = compact(atlas, timedelta(0)).to_pylist()[-1]
-    assert (starts["table"], starts["files_after"]) == ("starts", 2)
+    assert starts["table"] == "starts"
+    assert len(atlas.store.files(atlas.store.open("starts"))) == 1
     assert starts["bytes_after"] < starts["bytes_before"] / 2
     assert leftover.exists()  # a writer might be about to commit it
     long_ago = time.time() - 2 * 86400
@@ -391,6 +391,6 @@ def test_altered_bundle_is_refused_naming_the_member_and_nothing_written(two, tm
             import_bundle(empty, broken)
     for length in (0, 100, 5000, len(whole) // 2):
         broken.write_bytes(whole[:length])
-        with pytest.raises(InputError, match="broken.tar"):
+        with pytest.raises(InputError, match=r"broken\.tar"):
             import_bundle(empty, broken)
     assert versions(empty) == [0] * len(TABLE_NAMES)
