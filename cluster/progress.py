@@ -173,7 +173,7 @@ class Silent:
 
 
 class Parts:
-    """Which part of a job is at work, how fast, how long it will take: a bar on a terminal, lines now and then elsewhere."""
+    """Which part of a job is at work, how fast, and how long it will take: a bar on a terminal, lines elsewhere."""
 
     def __init__(self) -> None:
         self.part, self.began, self.printed = "", 0.0, time.monotonic()
