@@ -233,8 +233,11 @@ def unpacked(file: Path, progress: Progress | None = None) -> Iterator[Tables]:
     """The tables of a bundle whose members are all what was exported, as long as the block lasts; raises as above."""
     with tempfile.TemporaryDirectory(prefix="enumerator-") as folder:
         _unpack(file, Path(folder), progress or _silent)
+        # Without the buffer, which would hold a file as a whole.
+        form = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
         yield {
-            name: ds.dataset(Path(folder, f"{name}.parquet"), schema=table_schema(name).arrow) for name in TABLE_NAMES
+            name: ds.dataset(Path(folder, f"{name}.parquet"), schema=table_schema(name).arrow, format=form)
+            for name in TABLE_NAMES
         }
 
 

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from stand_ins import make_campaign, make_point, make_result, same_loss
 
 from cluster.plan import missing_shards
@@ -53,10 +60,21 @@ class Catalogues(RuleBasedStateMachine):
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
 
+    @initialize()
+    def register_all(self):
+        for handle in self.atlas:
+            for campaign in range(len(CAMPAIGNS)):
+                self.register(handle, campaign, 5)
+
     @rule(handle=HANDLES, campaign=CAMPAIGN, size=st.integers(1, 9))
     def register(self, handle, campaign, size):
         record = self.atlas[handle].register(CAMPAIGNS[campaign], size, "cpu")
         assert record.starts == len(self.starts[handle[0]].setdefault(campaign, set()))
+
+    @rule(handles=st.lists(HANDLES, min_size=2, max_size=4), campaign=CAMPAIGN, first=st.integers(0, 20))
+    def commit_in_turn(self, handles, campaign, first):
+        for k, handle in enumerate(handles):  # shards that overlap, by handles that know of each other or not
+            self.commit(handle, campaign, first + 3 * k, 5)
 
     @rule(handle=HANDLES, campaign=CAMPAIGN, first=st.integers(0, 20), length=st.integers(1, 8))
     def commit(self, handle, campaign, first, length):
@@ -94,7 +112,6 @@ class Catalogues(RuleBasedStateMachine):
             self.starts[place].setdefault(campaign, set()).update(indices)
         self.points[place] |= points
 
-    @precondition(lambda self: any(self.starts.values()))
     @rule(handle=HANDLES, campaign=CAMPAIGN)
     def delete(self, handle, campaign):
         stored = self.starts[handle[0]].pop(campaign, None)
@@ -104,6 +121,7 @@ class Catalogues(RuleBasedStateMachine):
         else:
             assert delete(self.atlas[handle], CAMPAIGNS[campaign].id) == len(stored)
 
+    @precondition(lambda self: any(any(stored.values()) for stored in self.starts.values()))
     @rule(handle=HANDLES)
     def compact(self, handle):
         compact(self.atlas[handle], timedelta(0))
@@ -168,7 +186,7 @@ def check(examples: int, steps: int, monkeypatch) -> None:
 
 
 def test_catalogues_hold_what_a_plain_model_holds(monkeypatch):
-    check(4, 10, monkeypatch)
+    check(6, 12, monkeypatch)
 
 
 @pytest.mark.slow
