@@ -186,7 +186,7 @@ def check(examples: int, steps: int, monkeypatch) -> None:
 
 
 def test_catalogues_hold_what_a_plain_model_holds(monkeypatch):
-    check(6, 12, monkeypatch)
+    check(4, 10, monkeypatch)
 
 
 @pytest.mark.slow
