@@ -10,12 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.distinct import canonical, match_points
-from enumerator.effective import effective_network
+from enumerator.collapse import NEAR, collapsed, loss_falls, nearest_groups, possible_groups
+from enumerator.effective import groups_of, has_zero_loss, merged, zero_loss_network
 from enumerator.loss import as_numpy
 from enumerator.newton import polish
 from enumerator.problem import Campaign
 from enumerator.recognition import Recogniser, loss_window
-from enumerator.stability import SADDLE, StationaryPoint, certified_radius, examine, hessian_lipschitz, network_of
+from enumerator.stability import (
+    FLAT_MINIMUM,
+    SADDLE,
+    StationaryPoint,
+    certified_radius,
+    examine,
+    hessian_lipschitz,
+    network_of,
+    stays_merged,
+)
 
 _polish = jax.jit(polish)
 
@@ -60,6 +70,9 @@ class Basins:
         self.recogniser = Recogniser(self.landscape)
         self._canonical: dict[int, StationaryPoint] = {}
         self.factor = jnp.asarray(self.landscape.teacher_factor)
+        # The point that stands for all points of zero loss, if there are any; in hand from the start.
+        network = zero_loss_network(self.landscape)
+        self.zero = -1 if network is None else self._add(examine(network, self.landscape, campaign.tolerances))
 
     @property
     def first_look(self) -> float:
@@ -95,21 +108,61 @@ class Basins:
                     return End(position, distance, True)
         return None
 
-    def _polished(self, W: NDArray[np.float64]) -> tuple[int, float] | None:
-        """Position and distance of the stationary point that Newton's method finds from the lane."""
-        rank = self.landscape.teacher_rank
-        parallel = effective_network(W[:, :rank], self.scale)
-        centre, norm = parallel, 0.0
-        if len(parallel):
-            x, slope = _polish(jnp.asarray(parallel), self.factor)
-            centre, norm = as_numpy(x), float(slope)
+    def _polished(self, W: NDArray[np.float64], groups: NDArray[np.intp]) -> tuple[int, NDArray[np.float64]] | None:
+        """The stationary point that Newton's method finds from the merged groups of W (K, D): position and weights."""
+        network, norm = merged(W[:, : self.landscape.teacher_rank], groups), 0.0
+        if len(network):
+            x, slope = _polish(jnp.asarray(network), self.factor)
+            network, norm = as_numpy(x), float(slope)
         if not norm <= self.campaign.tolerances.stationary * self.scale:
             return None
-        distance = float(np.hypot(np.linalg.norm(parallel - centre), np.linalg.norm(W[:, rank:])))
-        known = match_points([network_of(centre, self.landscape)], self.points)[0]
+        known = match_points([network_of(network, self.landscape)], self.points)[0]
         if known < 0:
-            known = self._add(examine(centre, self.landscape, self.campaign.tolerances))
-        return known, distance
+            known = self._add(examine(network, self.landscape, self.campaign.tolerances))
+        return known, network
+
+    def _isolated(self, W: NDArray[np.float64], gradient_norm: float, above: bool) -> End | None:
+        """The point that the polished lane is, if its ball holds the lane, or if it is a saddle that the lane rests on."""
+        groups = groups_of(W[:, : self.landscape.teacher_rank], self.scale)
+        polished = self._polished(W, groups)
+        if polished is None:
+            return None
+        position, network = polished
+        rank = self.landscape.teacher_rank
+        gap = np.linalg.norm(merged(W[:, :rank], groups) - network)
+        distance = float(np.hypot(gap, np.linalg.norm(W[:, rank:])))
+        if distance < self.balls[above][position].radius:  # strictly: a radius of zero certifies nothing
+            return End(position, distance, True)
+        rests = gradient_norm <= self.at_rest and distance <= _AT_REST * self.scale
+        return End(position, distance, False) if rests and self.points[position].verdict == SADDLE else None
+
+    def _collapsed(self, W: NDArray[np.float64]) -> End | None:
+        """The flat minimum that the lane merges into, if the loss falls all the way to it."""
+        if self.zero >= 0 and self.points[self.zero].verdict == FLAT_MINIMUM:
+            network = self.points[self.zero].W
+            distance = self._falls_to(W, network, nearest_groups(W, network))
+            if distance is not None:
+                return End(self.zero, distance, True)
+        for groups in possible_groups(W[:, : self.landscape.teacher_rank], self.scale):
+            polished = self._polished(W, groups)
+            if polished is None or self.points[polished[0]].verdict != FLAT_MINIMUM:
+                continue
+            position, network = polished
+            distance = self._falls_to(W, network, groups) if stays_merged(network, groups, self.landscape) else None
+            if distance is not None:
+                return End(position, distance, True)
+        return None
+
+    def _falls_to(
+        self, W: NDArray[np.float64], network: NDArray[np.float64], groups: NDArray[np.intp]
+    ) -> float | None:
+        """Distance from the lane to its collapse onto the network, None if that is far or the loss rises on the way."""
+        target = collapsed(W, network, groups)
+        if target is None:
+            return None
+        distance = float(np.linalg.norm(W - target))
+        near = distance <= NEAR * self.scale
+        return distance if near and loss_falls(W, target, self.landscape.teacher_factor, self.scale) else None
 
     def ends_in(self, W: NDArray[np.float64], loss: float, gradient_norm: float) -> End | None:
         """The stationary point in which the flow from W (K, D) ends, or None where nothing is proven yet."""
@@ -118,11 +171,7 @@ class Basins:
         recognised = self._recognised(W, loss, above)
         if recognised is not None or gradient_norm > tolerances.polish_below * self.scale:
             return recognised
-        polished = self._polished(W)
-        if polished is None:
-            return None
-        position, distance = polished
-        if distance < self.balls[above][position].radius:  # strictly: a radius of zero certifies nothing
-            return End(position, distance, True)
-        rests = gradient_norm <= self.at_rest and distance <= _AT_REST * self.scale
-        return End(position, distance, False) if rests and self.points[position].verdict == SADDLE else None
+        found = self._collapsed(W) or self._isolated(W, gradient_norm, above)
+        if found is not None and has_zero_loss(self.points[found.point].loss, self.landscape) and self.zero >= 0:
+            return found._replace(point=self.zero)
+        return found

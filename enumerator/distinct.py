@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from enumerator.effective import Network
+from enumerator.effective import Network, has_zero_loss
 from enumerator.loss import as_numpy
 from enumerator.newton import polish
 from enumerator.problem import Landscape
@@ -66,7 +66,12 @@ def loss_gap(point: Network) -> float:
 
 
 def is_same(a: Network, b: StationaryPoint) -> bool:
-    """Whether polished a is the stationary point b up to permutations of students and of symmetric teachers."""
+    """Whether polished a is the stationary point b up to permutations of students and of symmetric teachers.
+
+    All points of zero loss are one.
+    """
+    if has_zero_loss(a.loss, a.landscape) and has_zero_loss(b.loss, b.landscape):
+        return True
     if len(a.W) != len(b.W) or abs(a.loss - b.loss) > loss_gap(b):
         return False
     T, unit = b.landscape.T, b.landscape.overlap_scale

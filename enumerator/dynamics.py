@@ -81,9 +81,5 @@ def check_solvable(campaign: Campaign) -> None:
         value = getattr(landscape, name)
         if value != offered:
             raise InputError(f"`{name}` must be {offered} in this version, got {value!r}.")
-    if landscape.students > landscape.teachers:
-        raise InputError(
-            f"`students` must be at most `teachers` in this version, got {landscape.students} and {landscape.teachers}."
-        )
     if law.Q is not None and law.R is not None:
         check_feasible(law.Q, law.R, landscape.T)

@@ -38,26 +38,50 @@ class Network:
         return np.sqrt(np.diag(self.landscape.T))
 
 
-def effective_network(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL) -> NDArray[np.float64]:
-    """Rows of W (K, D) with parallel ones summed and zero ones dropped: (K_eff, D), same function for ReLU.
+# A loss below this part of the largest squared norm of a teacher is zero up to rounding (1e-15 per pair of neurons).
+ZERO_LOSS = 1e-12
 
-    Parallel means a distance of the unit vectors of at most `tolerance`, zero a norm of at most
-    `tolerance` times `scale`, the norm of the teachers; groups are formed around the longest neurons first.
+
+def has_zero_loss(loss: float, landscape: Landscape) -> bool:
+    """Whether a student of this loss is the teacher: all such stationary points of a landscape are one class."""
+    return loss <= ZERO_LOSS * landscape.overlap_scale
+
+
+def groups_of(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL) -> NDArray[np.intp]:
+    """The group (K,) of each student: parallel ones share one, -1 is for dead ones; a group's longest comes first.
+
+    Parallel means a distance of the unit vectors to that of the longest of at most `tolerance`, dead a
+    norm of at most `tolerance` times `scale`, the norm of the teachers.
     """
     norms = np.linalg.norm(W, axis=1)
+    groups = np.full(len(W), -1, np.intp)
+    leaders: list[NDArray[np.float64]] = []
     alive = np.flatnonzero(norms > tolerance * scale)
-    merged: list[NDArray[np.float64]] = []
-    directions: list[NDArray[np.float64]] = []
     for row in alive[np.argsort(-norms[alive], kind="stable")]:
         direction = W[row] / norms[row]
-        for position, other in enumerate(directions):
-            if np.linalg.norm(direction - other) <= tolerance:
-                merged[position] = merged[position] + W[row]
-                break
-        else:
-            merged.append(W[row].copy())
-            directions.append(direction)
-    return np.array(merged).reshape(len(merged), W.shape[1])
+        near = [k for k, leader in enumerate(leaders) if np.linalg.norm(direction - leader) <= tolerance]
+        groups[row] = near[0] if near else len(leaders)
+        if not near:
+            leaders.append(direction)
+    return groups
+
+
+def merged(W: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The sums (K_eff, D) of the students of W (K, D) in each group; those in none (-1) are dropped."""
+    sums = np.zeros((groups.max(initial=-1) + 1, W.shape[1]))
+    np.add.at(sums, groups[groups >= 0], W[groups >= 0])
+    return sums
+
+
+def effective_network(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL) -> NDArray[np.float64]:
+    """Rows of W (K, D) with parallel ones summed and dead ones dropped: (K_eff, D), the same function for ReLU."""
+    return merged(W, groups_of(W, scale, tolerance))
+
+
+def zero_loss_network(landscape: Landscape) -> NDArray[np.float64] | None:
+    """The effective network of the teachers (K_eff, r), which stands for zero loss; None if it has too many neurons."""
+    network = effective_network(landscape.teacher_factor, landscape.teacher_scale)
+    return network if len(network) <= landscape.students else None
 
 
 def release_dead(W: NDArray[np.float64], V: NDArray[np.float64], scale: float) -> NDArray[np.float64]:

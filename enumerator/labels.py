@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from enumerator.effective import has_zero_loss
 from enumerator.problem import Landscape, digest
 
-# A loss below this part of the largest squared norm of a teacher is the rounding of zero (1e-15 per
-# pair of neurons); spurious minima lie many orders above. It shapes names only, never identity.
-ZERO_LOSS = 1e-12
 # A label shows at least six digits, the precision of published tables, and at most twelve: beyond
 # these the digits are rounding on some machine, and a counter tells two points apart.
 FEWEST_DIGITS, MOST_DIGITS = 6, 12
 
 
 def _shown_loss(loss: float, landscape: Landscape) -> float:
-    return 0.0 if loss <= ZERO_LOSS * landscape.T.diagonal().max() else loss
+    return 0.0 if has_zero_loss(loss, landscape) else loss
 
 
 def point_id(landscape: Landscape, loss: float, is_saddle: bool, taken: Container[str]) -> str:

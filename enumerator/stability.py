@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.effective import Network, effective_network
-from enumerator.loss import as_numpy, exact_loss, gradient, hessian, one_sided_derivative, perpendicular_block
+from enumerator.effective import Network, effective_network, has_zero_loss
+from enumerator.loss import as_numpy, exact_loss, gradient, hessian, perpendicular_block
 from enumerator.problem import Landscape, Tolerances
 
 MINIMUM, FLAT_MINIMUM, UNDECIDED, SADDLE = "minimum", "flat-minimum", "undecided", "saddle"
@@ -123,28 +124,26 @@ def basin_radius(smallest: float, norms: NDArray[np.float64], teacher_norms: NDA
     return 0.9 * low
 
 
-def splitting_values(
-    H: NDArray[np.float64], C: NDArray[np.float64], W: NDArray[np.float64]
-) -> tuple[float | None, float | None]:
-    """Smallest eigenvalue of any S_i = H_ii - I/2 orthogonally to w_i: in the span, and perpendicular (alpha_i).
+class Splitting(NamedTuple):
+    """Smallest eigenvalue of each S_i = H_ii - I/2 orthogonally to w_i (K,): in the span (infinite if r = 1), and alpha.
 
-    H (K, r, K, r), C (K, K), W (K, r). Negative: duplicating that neuron opens a descent
-    (Fukumizu & Amari 2000; design, "Splitting"). In a span of one dimension there is no such
-    direction, and the first value is None.
+    Negative: duplicating that neuron opens a descent; positive: its parallel copies stay together
+    (Fukumizu & Amari 2000; design, "Splitting").
     """
+
+    inside: NDArray[np.float64]
+    perpendicular: NDArray[np.float64]
+
+
+def splitting_of(H: NDArray[np.float64], C: NDArray[np.float64], W: NDArray[np.float64]) -> Splitting:
+    """The splitting eigenvalues of a stationary point from H (K, r, K, r), C (K, K) and W (K, r)."""
     K, r = W.shape
-    if K == 0:
-        return None, None
-    above = float(np.min(np.diag(C) - 0.5))
-    if r == 1:
-        return None, above
-    smallest = np.inf
-    for i in range(K):
-        direction = W[i] / np.linalg.norm(W[i])
-        complement = np.linalg.svd(direction[None])[2][1:]
+    inside = np.full(K, np.inf)
+    for i in range(K if r > 1 else 0):
+        complement = np.linalg.svd(W[i][None])[2][1:]
         block = complement @ (H[i, :, i] - 0.5 * np.eye(r)) @ complement.T
-        smallest = min(smallest, float(np.linalg.eigvalsh(block)[0]))
-    return smallest, above
+        inside[i] = np.linalg.eigvalsh(block)[0]
+    return Splitting(inside, np.diag(C) - 0.5)
 
 
 _hessian, _perpendicular, _gradient = map(jax.jit, (hessian, perpendicular_block, gradient))
@@ -157,50 +156,52 @@ def network_of(W: NDArray[np.float64], landscape: Landscape) -> Network:
     return Network(landscape, network, network @ network.T, network @ landscape.teacher_factor.T, loss)
 
 
-def _hidden_verdict(network: Network, hidden: int, splitting: float | None, definite: float) -> str:
-    """Verdict on the directions that only the full student has, `hidden` neurons more than its effective network.
+def _hidden_verdict(network: Network, stays: NDArray[np.float64], definite: float) -> str:
+    """Verdict on the directions that the full student has beyond its effective network.
 
-    A dead neuron descends along a teacher with a negative one-sided derivative; a merged one splits
-    where some S_i has a negative eigenvalue (design, "Splitting"); what neither decides stays undecided.
+    `stays` (K_eff,) says from which splitting eigenvalue on the copies of each neuron stay together. Every
+    other neuron may be one: the point is a flat minimum if they can all be copies of neurons that stay. At zero
+    loss the eigenvalues vanish, but splitting costs half the mean square of what it changes, of third
+    order. A dead neuron always descends otherwise: the one-sided derivatives along the teachers, each
+    times its norm, add up to -2 L at a stationary point, by Euler's theorem on homogeneous functions.
     """
-    if hidden == 0:
+    if len(network.W) == network.landscape.students:
         return MINIMUM
-    directions = network.landscape.teacher_factor[network.teacher_norms > 0]
-    descends = min(one_sided_derivative(u, network.W, network.landscape.teacher_factor) for u in directions)
-    # The derivative has the unit of a weight; the splitting value, an eigenvalue, has none.
-    escapes = descends < -definite * network.landscape.teacher_scale
-    if escapes or (splitting is not None and splitting < -definite):
-        return SADDLE
-    return UNDECIDED
+    if has_zero_loss(network.loss, network.landscape):
+        return FLAT_MINIMUM
+    best = stays.max(initial=-np.inf)
+    return FLAT_MINIMUM if best > definite else SADDLE if best < -definite else UNDECIDED
 
 
 def examine(W: NDArray[np.float64], landscape: Landscape, tolerances: Tolerances) -> StationaryPoint:
     """Verdicts and spectra of a polished stationary point W (K, r) in the span of the teachers.
 
     Spectra are those of the effective network; where it has fewer neurons than the student, the
-    verdicts take the further directions of the student into account.
+    verdicts take the further directions of the student into account, and `flat_dimension` counts those
+    in which the Hessian of the student vanishes: one for every further neuron (norm moves between
+    copies), or r at zero loss.
     """
     network = network_of(W, landscape)
     V = jnp.asarray(landscape.teacher_factor)
-    size = network.W.size
-    H = as_numpy(_hessian(network.W, V)) if size else np.zeros((0, landscape.teacher_rank, 0, landscape.teacher_rank))
+    size, rank = network.W.size, landscape.teacher_rank
+    H = as_numpy(_hessian(network.W, V)) if size else np.zeros((0, rank, 0, rank))
     C = as_numpy(_perpendicular(network.W, V)) if size else np.zeros((0, 0))
     slope = float(np.linalg.norm(as_numpy(_gradient(network.W, V)))) if size else 0.0
     spectrum = np.asarray(np.linalg.eigvalsh(H.reshape(size, size)), np.float64)
     perpendicular = np.asarray(np.linalg.eigvalsh(C), np.float64)
-    largest = float(spectrum.max(initial=0.0))
-    flat = np.abs(spectrum) <= tolerances.definite * largest
-    splitting, splitting_above = splitting_values(H, C, network.W)
+    largest, definite = float(spectrum.max(initial=0.0)), tolerances.definite
+    flat = np.abs(spectrum) <= definite * largest
+    splitting = splitting_of(H, C, network.W)
+    lowest = np.minimum(*splitting)
 
-    hidden = landscape.students - len(network.W)
-    lowest = [value for value in (splitting, splitting_above) if value is not None]
-    own = _sign_verdict(spectrum.min(initial=largest), largest, tolerances.definite)
-    verdict = _worst(own, _hidden_verdict(network, hidden, splitting, tolerances.definite))
+    own = _sign_verdict(spectrum.min(initial=largest), largest, definite)
+    verdict = _worst(own, _hidden_verdict(network, splitting.inside, definite))
     above = _worst(
         verdict,
-        _sign_verdict(perpendicular.min(initial=largest), largest, tolerances.definite),
-        _hidden_verdict(network, hidden, min(lowest, default=None), tolerances.definite),
+        _sign_verdict(perpendicular.min(initial=largest), largest, definite),
+        _hidden_verdict(network, lowest, definite),
     )
+    hidden = landscape.students - len(network.W)
     point = StationaryPoint(
         landscape=landscape,
         W=network.W,
@@ -217,12 +218,26 @@ def examine(W: NDArray[np.float64], landscape: Landscape, tolerances: Tolerances
         hessian_spectrum=spectrum[~flat],
         perpendicular_min=float(perpendicular.min(initial=np.inf)),
         perpendicular_spectrum=perpendicular,
-        flat_dimension=int(flat.sum()),
-        splitting_min=splitting,
-        splitting_min_perpendicular=splitting_above,
+        flat_dimension=int(flat.sum()) + hidden * (rank if has_zero_loss(network.loss, landscape) else 1),
+        splitting_min=float(splitting.inside.min()) if size and rank > 1 else None,
+        splitting_min_perpendicular=float(splitting.perpendicular.min()) if size else None,
         radius=0.0,
     )
     return dataclasses.replace(point, radius=certified_radius(point, above=True))
+
+
+def stays_merged(W: NDArray[np.float64], groups: NDArray[np.intp], landscape: Landscape) -> bool:
+    """Whether no group (K,) of several students that make up one neuron of W (K_eff, r) opens a descent.
+
+    In every dimension, for a flat minimum of positive loss; at zero loss no group does.
+    """
+    network = network_of(W, landscape)
+    if has_zero_loss(network.loss, landscape):
+        return True
+    V = jnp.asarray(landscape.teacher_factor)
+    splitting = splitting_of(as_numpy(_hessian(W, V)), as_numpy(_perpendicular(W, V)), W)
+    copied = np.bincount(groups[groups >= 0], minlength=len(W)) > 1
+    return bool((np.minimum(*splitting)[copied] > 0).all() and (groups >= 0).all())
 
 
 def certified_radius(point: StationaryPoint, above: bool) -> float:
