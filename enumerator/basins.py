@@ -80,6 +80,11 @@ class Basins:
         return self.campaign.tolerances.first_look * self.scale
 
     @property
+    def first_polish(self) -> float:
+        """Gradient norm below which a lane is first polished."""
+        return self.campaign.tolerances.polish_below * self.scale
+
+    @property
     def at_rest(self) -> float:
         """Gradient norm below which a lane may rest on a saddle: ten times that of a polished point."""
         return 10 * self.campaign.tolerances.stationary * self.scale
@@ -136,13 +141,16 @@ class Basins:
         rests = gradient_norm <= self.at_rest and distance <= _AT_REST * self.scale
         return End(position, distance, False) if rests and self.points[position].verdict == SADDLE else None
 
-    def _collapsed(self, W: NDArray[np.float64]) -> End | None:
-        """The flat minimum that the lane merges into, if the loss falls all the way to it."""
-        if self.zero >= 0 and self.points[self.zero].verdict == FLAT_MINIMUM:
-            network = self.points[self.zero].W
-            distance = self._falls_to(W, network, nearest_groups(W, network))
-            if distance is not None:
-                return End(self.zero, distance, True)
+    def _reaches_zero_loss(self, W: NDArray[np.float64]) -> End | None:
+        """Zero loss, if it is a family of students, and the lane merges into one of them."""
+        if self.zero < 0 or self.points[self.zero].verdict != FLAT_MINIMUM:
+            return None
+        network = self.points[self.zero].W
+        distance = self._falls_to(W, network, nearest_groups(W, network))
+        return None if distance is None else End(self.zero, distance, True)
+
+    def _merges(self, W: NDArray[np.float64]) -> End | None:
+        """The flat minimum that groups of the lane merge into."""
         for groups in possible_groups(W[:, : self.landscape.teacher_rank], self.scale):
             polished = self._polished(W, groups)
             if polished is None or self.points[polished[0]].verdict != FLAT_MINIMUM:
@@ -164,14 +172,29 @@ class Basins:
         near = distance <= NEAR * self.scale
         return distance if near and loss_falls(W, target, self.landscape.teacher_factor, self.scale) else None
 
-    def ends_in(self, W: NDArray[np.float64], loss: float, gradient_norm: float) -> End | None:
-        """The stationary point in which the flow from W (K, D) ends, or None where nothing is proven yet."""
-        tolerances = self.campaign.tolerances
+    def ends_in(self, W: NDArray[np.float64], loss: float, gradient_norm: float, polishes: bool) -> End | None:
+        """The stationary point in which the flow from W (K, D) ends, or None where nothing is proven yet.
+
+        Points that are not in hand are found only if the lane is polished (`polishes`).
+        """
         above = bool(W[:, self.landscape.teacher_rank :].any())
-        recognised = self._recognised(W, loss, above)
-        if recognised is not None or gradient_norm > tolerances.polish_below * self.scale:
-            return recognised
-        found = self._collapsed(W) or self._isolated(W, gradient_norm, above)
-        if found is not None and has_zero_loss(self.points[found.point].loss, self.landscape) and self.zero >= 0:
+        found = self._recognised(W, loss, above)
+        if found is None and gradient_norm <= self.campaign.tolerances.collapse_below * self.scale:
+            found = self._reaches_zero_loss(W)
+        if found is None and polishes:
+            found = self._isolated(W, gradient_norm, above) or self._merges(W)
+        if found is not None and self.zero >= 0 and has_zero_loss(self.points[found.point].loss, self.landscape):
             return found._replace(point=self.zero)
         return found
+
+    def lingered(self, W: NDArray[np.float64]) -> End | None:
+        """The saddle near which W (K, D) is, a state of low gradient that the flow has left, if Newton's method finds it."""
+        rank = self.landscape.teacher_rank
+        for groups in [groups_of(W[:, :rank], self.scale), *possible_groups(W[:, :rank], self.scale)]:
+            polished = self._polished(W, groups)
+            if polished is not None and self.points[polished[0]].verdict == SADDLE:
+                target = collapsed(W, polished[1], groups)
+                distance = np.inf if target is None else float(np.linalg.norm(W - target))
+                if distance <= NEAR * self.scale:
+                    return End(polished[0], distance, False)
+        return None

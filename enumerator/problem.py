@@ -275,9 +275,13 @@ class Tolerances:
     # what captures a lane is the certified ball.
     first_look: float = 3e-4
     retry_factor: float = 0.3
-    # Gradient norm at which an unrecognised lane is polished: below it Newton's method from the
-    # lane converges for all but near-degenerate points.
-    polish_below: float = 3e-5
+    # Gradient norm, over that of the teachers, at which a lane that no ball in hand holds is compared with zero loss.
+    collapse_below: float = 3e-5
+    # Gradient norm at which an unrecognised lane is polished, and the factor by which it falls at each
+    # refusal: below it Newton's method from the lane converges for all but near-degenerate points. A polish
+    # costs as much as thousands of evaluations, in which the gradient falls by much more.
+    polish_below: float = 3e-6
+    polish_retry_factor: float = 0.03
     # A point counts as stationary below this gradient norm (over the norm of the teachers): a
     # hundred times the rounding of the gradient (3e-15 at K = 17).
     stationary: float = 1e-12
@@ -286,9 +290,15 @@ class Tolerances:
     # and a thousand times below the flattest minimum known (1e-5, design, trap 2).
     definite: float = 1e-9
 
+    # Gradient norm, over the root mean square norm of a teacher, below which a lane that does not stay
+    # lingers on a saddle, which is then catalogued: where published runs were stopped. 0: none are, which
+    # saves a polish for each.
+    linger_below: float = 1e-4
+
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            _check_positive(entry.name, getattr(self, entry.name))
+            if entry.name != "linger_below" or self.linger_below != 0:
+                _check_positive(entry.name, getattr(self, entry.name))
 
 
 @dataclass(frozen=True, eq=False)

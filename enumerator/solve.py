@@ -19,7 +19,8 @@ from enumerator.invariance import projection
 from enumerator.loss import fast_loss, teacher_constant
 from enumerator.problem import Campaign, Dynamics, Tolerances
 from enumerator.sampling import initial_weights, lane_width, start_classes
-from enumerator.starts import Outcome, ShardResult, StartRows, shard_result
+from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, order_of_long_students, shard_result
+from enumerator.watch import STOPS, WatchedLane, watch, watched_tick
 
 __all__ = ["BatchShape", "Outcome", "ShardResult", "batch_shape", "solve_shard", "solve_starts"]
 
@@ -42,8 +43,8 @@ def batch_shape(campaign: Campaign) -> BatchShape:
     if device.platform == "cpu":
         return BatchShape()
     K, M, D = campaign.landscape.students, campaign.landscape.teachers, lane_width(campaign)
-    # Ten matrices (K, D) of state, old and new, and a dozen (K, K + M) within an evaluation.
-    lane_bytes = 8 * K * (10 * D + 12 * (K + M))
+    # Two dozen matrices (K, D) of state, old and new, and a dozen (K, K + M) within an evaluation.
+    lane_bytes = 8 * K * (24 * D + 12 * (K + M))
     memory = (device.memory_stats() or {}).get("bytes_limit", 8 << 30)
     lanes = int(min(16384, max(64, memory // 4 // lane_bytes)))
     return BatchShape(lanes=1 << (lanes.bit_length() - 1), ticks=64)
@@ -65,9 +66,10 @@ class _Kernels(NamedTuple):
 @lru_cache(maxsize=32)
 def _kernels(dynamics: Dynamics, tolerances: Tolerances, ticks: int) -> _Kernels:
     stepper = stepper_for(dynamics, tolerances)
+    lingers = tolerances.linger_below if dynamics.name == "gradient-flow" else 0.0
 
     def start(V: Array, classes: Array | None, W: Array) -> Any:
-        return jax.vmap(lambda c, w: stepper.init(V, projection(c, V), w))(classes, W)
+        return jax.vmap(lambda c, w: watch(stepper.init(V, projection(c, V), w)))(classes, W)
 
     def refill(V: Array, classes: Array | None, states: Any, W: Array, fresh: Array) -> Any:
         def choose(new: Array, old: Array) -> Array:
@@ -76,8 +78,13 @@ def _kernels(dynamics: Dynamics, tolerances: Tolerances, ticks: int) -> _Kernels
         return jax.tree.map(choose, start(V, classes, W), states)
 
     def advance(V: Array, classes: Array | None, states: Any) -> Any:
-        tick = jax.vmap(lambda c, lane: stepper.tick(V, projection(c, V), lane))
-        return jax.lax.fori_loop(0, ticks, lambda _, s: tick(classes, s), states)
+        norm = jnp.sqrt((V * V).sum() / len(V))
+
+        def tick(classes: Array | None, watched: WatchedLane) -> WatchedLane:
+            project = projection(classes, V)
+            return watched_tick(lambda lane: stepper.tick(V, project, lane), norm, lingers * norm, watched)
+
+        return jax.lax.fori_loop(0, ticks, lambda _, s: jax.vmap(tick)(classes, s), states)
 
     def losses(V: Array, W: Array) -> Array:
         constant = teacher_constant(V)
@@ -125,10 +132,12 @@ class _Batch:
         self.kernels = _kernels(campaign.dynamics, campaign.tolerances, shape.ticks)
         self.basins = _basins(campaign)
         self.rows = StartRows(campaign.landscape)
+        self.lingerings: list[Lingering] = []
         self.queue = _Queue(campaign, indices, 4 * shape.lanes)
         self.occupant = np.full(shape.lanes, -1, np.int64)
         self.symmetries = start_classes(campaign, indices)
         self.look_below = np.zeros(shape.lanes)
+        self.polish_below = np.zeros(shape.lanes)
         self.states: Any = None
 
     def fill(self) -> bool:
@@ -139,7 +148,8 @@ class _Batch:
             lanes = free[: len(positions)]
             block = np.broadcast_to(weights[0], (len(self.occupant), *weights[0].shape)).copy()
             block[lanes] = weights
-            self.occupant[lanes], self.look_below[lanes] = positions, self.basins.first_look
+            self.occupant[lanes] = positions
+            self._begin_looking(lanes)
             if self.states is None:
                 self.states = self.kernels.empty(self.V, self._classes(), block)
             fresh = np.isin(np.arange(len(self.occupant)), lanes)
@@ -148,7 +158,11 @@ class _Batch:
             keep = np.argsort(self.occupant < 0, kind="stable")[:_LAST_LANES]
             self.states = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[keep]), self.states)
             self.occupant, self.look_below = self.occupant[keep], self.look_below[keep]
+            self.polish_below = self.polish_below[keep]
         return bool((self.occupant >= 0).any())
+
+    def _begin_looking(self, lanes: NDArray[np.intp]) -> None:
+        self.look_below[lanes], self.polish_below[lanes] = self.basins.first_look, self.basins.first_polish
 
     def _classes(self) -> NDArray[np.int32] | None:
         """The symmetry of every lane's start, if any start has one."""
@@ -160,6 +174,7 @@ class _Batch:
         tolerances, states = self.campaign.tolerances, self.states
         norms, evaluations, flow_times = map(np.asarray, (states.gradient_norm, states.evaluations, states.flow_time))
         spent = (evaluations >= tolerances.max_evaluations) | (flow_times >= tolerances.max_flow_time)
+        self._begin_looking(np.flatnonzero(norms > self.basins.first_look))  # again, where a lane has left a saddle
         calls = (norms <= self.look_below) | spent | ~np.isfinite(norms)
         attended = np.flatnonzero((self.occupant >= 0) & calls)
         if len(attended) == 0:
@@ -174,18 +189,22 @@ class _Batch:
                 "flow_time": float(flow_times[lane]),
                 "evaluations": int(evaluations[lane]),
             }
-            if self._retires(weights[lane], row, bool(spent[lane])):
+            if self._retires(lane, weights[lane], row, bool(spent[lane])):
                 self.occupant[lane] = -1
                 retired += 1
             else:
                 again = min(self.look_below[lane], norms[lane]) * tolerances.retry_factor
                 self.look_below[lane] = max(again, self.basins.at_rest)
+                if norms[lane] <= self.polish_below[lane]:
+                    again = norms[lane] * tolerances.polish_retry_factor
+                    self.polish_below[lane] = max(again, self.basins.at_rest)
         return retired
 
-    def _retires(self, W: NDArray[np.float64], row: dict[str, Any], spent: bool) -> bool:
+    def _retires(self, lane: int, W: NDArray[np.float64], row: dict[str, Any], spent: bool) -> bool:
         """Enter the row of a lane whose end is known or whose budget is spent; False if it is to go on."""
         finite = np.isfinite(row["gradient_norm"])
-        found = self.basins.ends_in(W, row["loss"], row["gradient_norm"]) if finite else None
+        polishes = row["gradient_norm"] <= self.polish_below[lane]
+        found = self.basins.ends_in(W, row["loss"], row["gradient_norm"], polishes) if finite else None
         if found is not None:
             outcome = Outcome.CONVERGED if found.is_minimum else Outcome.SADDLE
         elif finite and not spent:
@@ -193,8 +212,32 @@ class _Batch:
         else:
             outcome = Outcome.UNFINISHED if finite else Outcome.DIVERGED
         point, distance = (found.point, found.distance) if found else (-1, np.nan)
-        self.rows.add(W, outcome=outcome, point=point, distance=distance, **row)
+        self.rows.add(W, outcome=outcome, point=point, distance=distance, **row, **self._passed(lane, row["index"]))
         return True
+
+    def _passed(self, lane: int, index: int) -> dict[str, Any]:
+        """What a lane that retires was at each early stop; the saddles that it lingered on are noted."""
+        states = self.states
+        seen, entered, left = (np.asarray(leaf[lane]) for leaf in (states.seen, states.entered, states.left))
+        stops = {
+            "stop_flow_time": np.where(seen, entered[:-1], np.nan)[:STOPS],
+            "stop_loss": np.full(STOPS, np.nan),
+            "stop_anti_aligned": np.full(STOPS, -1),
+        }
+        if not seen.any():
+            return stops
+        weights, norms = np.asarray(states.weights[lane]), np.asarray(states.gradient_norms[lane])
+        losses = np.asarray(self.kernels.losses(self.V, weights[:STOPS]))
+        for stop in np.flatnonzero(seen[:STOPS]):
+            stops["stop_loss"][stop] = losses[stop]
+            order = order_of_long_students(weights[stop], self.campaign.landscape)
+            stops["stop_anti_aligned"][stop] = -1 if order is None else order
+        for entry in STOPS + np.flatnonzero(seen[STOPS:]):
+            found = self.basins.lingered(weights[entry])
+            if found is not None:
+                times = float(entered[entry]), float(left[entry])
+                self.lingerings.append(Lingering(index, found.point, *times, found.distance, float(norms[entry])))
+        return stops
 
 
 def solve_starts(
@@ -209,7 +252,7 @@ def solve_starts(
         retired = batch.advance()
         if progress is not None and retired:
             progress(retired)
-    return shard_result(campaign, batch.rows.to_starts(), batch.basins.canonical)
+    return shard_result(campaign, batch.rows.to_starts(), batch.lingerings, batch.basins.canonical)
 
 
 def solve_shard(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.problem import Campaign, Landscape
 from enumerator.stability import StationaryPoint, order_of
+from enumerator.watch import STOPS
 
 
 class Outcome(IntEnum):
@@ -29,7 +30,9 @@ class Starts:
 
     `point` is the position of the stationary point that the start ended in (-1: none), `distance` the
     Frobenius distance to it (NaN: none), `anti_aligned` the order of the lane (-1: undefined), `flow_time`
-    NaN where the dynamics has none; Q (n, K, K), R (n, K, M).
+    NaN where the dynamics has none; Q (n, K, K), R (n, K, M). The columns `stop_` (n, STOPS) tell what a
+    solver would have reported that stops early, at each of the gradient norms and flow times of
+    `enumerator.watch` (NaN, and -1: the start was not there yet when it retired).
     """
 
     index: NDArray[np.int64]
@@ -43,18 +46,44 @@ class Starts:
     distance: NDArray[np.float64]
     Q: NDArray[np.float64]
     R: NDArray[np.float64]
+    stop_flow_time: NDArray[np.float64]
+    stop_loss: NDArray[np.float64]
+    stop_anti_aligned: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.index)
 
 
+class Lingering(NamedTuple):
+    """A saddle that a start passed: which, when it came and went (flow time), how near, at which gradient norm."""
+
+    index: int
+    point: int
+    entered: float
+    left: float
+    distance: float
+    gradient_norm: float
+
+
 @dataclass(frozen=True)
 class ShardResult:
-    """Consecutive starts of a campaign, and the stationary points that they ended in."""
+    """Consecutive starts of a campaign, the stationary points that they ended in, and those where they lingered."""
 
     campaign: Campaign
     starts: Starts
     points: list[StationaryPoint]
+    lingerings: list[Lingering] = field(default_factory=list)
+
+
+# At an early stop a student shorter than this part of the root mean square teacher is left out of the order: more
+# students than teachers leave stubs, with any direction, that the effective network will not have.
+_SHORT = 0.1
+
+
+def order_of_long_students(W: NDArray[np.float64], landscape: Landscape) -> int | None:
+    """The order of the students of W (K, D) that are not short; None where orders are undefined."""
+    long = np.linalg.norm(W, axis=1) > _SHORT * landscape.teacher_scale / np.sqrt(landscape.teachers)
+    return order_of(W[long, : landscape.teacher_rank] @ landscape.teacher_factor.T, landscape)
 
 
 _TYPES = {
@@ -63,6 +92,7 @@ _TYPES = {
     "point": np.int32,
     "anti_aligned": np.int32,
     "evaluations": np.int64,
+    "stop_anti_aligned": np.int32,
 }
 
 
@@ -83,7 +113,8 @@ class StartRows:
         """The rows as columns, in the order of the start index."""
         self.rows.sort(key=lambda row: row["index"])
         K, M = self.landscape.students, self.landscape.teachers
-        shapes = {"Q": (-1, K, K), "R": (-1, K, M)}
+        stops = dict.fromkeys(("stop_flow_time", "stop_loss", "stop_anti_aligned"), (-1, STOPS))
+        shapes = {"Q": (-1, K, K), "R": (-1, K, M), **stops}
         return Starts(
             **{
                 entry.name: np.array(
@@ -94,9 +125,18 @@ class StartRows:
         )
 
 
-def shard_result(campaign: Campaign, starts: Starts, point: Callable[[int], StationaryPoint]) -> ShardResult:
-    """Only the points that a start ended in, numbered by their first start; `point` gives one by its position."""
-    used = list(dict.fromkeys(int(position) for position in starts.point if position >= 0))
+def shard_result(
+    campaign: Campaign, starts: Starts, lingerings: list[Lingering], point: Callable[[int], StationaryPoint]
+) -> ShardResult:
+    """Only the points that a start met, numbered by their first start; `point` gives one by its position."""
+    lingerings = sorted(lingerings)
+    met = [*starts.point[starts.point >= 0].tolist(), *(entry.point for entry in lingerings)]
+    used = list(dict.fromkeys(met))
     numbers = np.full(max(used, default=-1) + 2, -1, np.int32)  # the last entry, -1, is for no point
     numbers[used] = np.arange(len(used))
-    return ShardResult(campaign, replace(starts, point=numbers[starts.point]), [point(position) for position in used])
+    return ShardResult(
+        campaign,
+        replace(starts, point=numbers[starts.point]),
+        [point(position) for position in used],
+        [entry._replace(point=int(numbers[entry.point])) for entry in lingerings],
+    )

@@ -1,0 +1,115 @@
+"""What a lane passes on its way: where it would have been stopped early, and where it lingered.
+
+A lane is watched at every accepted step, whatever batch it is in: the first state below each gradient
+norm and beyond each flow time is kept, and the state of lowest gradient wherever that was low and rose
+again, as it does near a saddle. The host reads them when the lane retires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+# Where others stop: gradient norms over the root mean square norm of a teacher (the plain gradient norm for
+# orthonormal teachers), and flow times.
+GRADIENT_NORMS = (1e-3, 1e-4, 1e-6)
+FLOW_TIMES = (1e2, 1e3, 1e4, 1e5)
+STOPS = len(GRADIENT_NORMS) + len(FLOW_TIMES)
+# Lingerings kept of a lane: one in 10,000 had three at K = 18, M = 17.
+LINGERINGS = 4
+# A gradient that has grown by this factor from its lowest will not return there: the lane leaves a saddle.
+_LEAVES = 2.0
+
+
+@struct.dataclass
+class WatchedLane:
+    """A lane of any dynamics with what it has passed.
+
+    Entry k of `weights`, `gradient_norms`, `entered` and `left` is, for k < STOPS, the first state at that
+    stop, with its flow time in both `entered` and `left`; for the next LINGERINGS entries a state of lowest gradient
+    and the flow times between which the gradient was low; the last entry holds nothing.
+    """
+
+    lane: Any
+    seen: Bool[Array, "*lanes E"]
+    weights: Float[Array, "*lanes E1 K D"]
+    gradient_norms: Float[Array, "*lanes E1"]
+    entered: Float[Array, "*lanes E1"]
+    left: Float[Array, "*lanes E1"]
+    lowest: Float[Array, "*lanes K D"]
+    lowest_norm: Float[Array, "*lanes"]
+    low_since: Float[Array, "*lanes"]
+
+    @property
+    def W(self) -> Float[Array, "*lanes K D"]:
+        """The state of the lane."""
+        return self.lane.W
+
+    @property
+    def gradient_norm(self) -> Float[Array, "*lanes"]:
+        """Its gradient norm."""
+        return self.lane.gradient_norm
+
+    @property
+    def flow_time(self) -> Float[Array, "*lanes"]:
+        """Its flow time."""
+        return self.lane.flow_time
+
+    @property
+    def evaluations(self) -> Float[Array, "*lanes"]:
+        """Its evaluations of the gradient so far."""
+        return self.lane.evaluations
+
+
+def watch(lane: Any) -> WatchedLane:
+    """A lane at its start."""
+    entries = STOPS + LINGERINGS + 1
+    return WatchedLane(
+        lane=lane,
+        seen=jnp.zeros(entries - 1, bool),
+        weights=jnp.zeros((entries, *lane.W.shape)),
+        gradient_norms=jnp.full(entries, jnp.nan),
+        entered=jnp.full(entries, jnp.nan),
+        left=jnp.full(entries, jnp.nan),
+        lowest=lane.W,
+        lowest_norm=jnp.asarray(jnp.inf),
+        low_since=jnp.asarray(0.0),
+    )
+
+
+def watched_tick(
+    tick: Callable[[Any], Any], norm: float | Float[Array, ""], low: float | Float[Array, ""], watched: WatchedLane
+) -> WatchedLane:
+    """One tick of the lane, then a look at where it is. At most one entry is written; a second one waits for a tick.
+
+    `norm` is the unit of GRADIENT_NORMS, `low` the gradient norm below which a lane lingers.
+    """
+    lane = tick(watched.lane)
+    slope, time = lane.gradient_norm, lane.flow_time
+    stops = jnp.concatenate([slope <= norm * np.array(GRADIENT_NORMS), time >= np.array(FLOW_TIMES)])  # false for NaN
+    leaves = (watched.lowest_norm <= low) & (slope > _LEAVES * watched.lowest_norm)
+    free = ~watched.seen[STOPS:]
+    first_free = free & (jnp.cumsum(free) == 1)
+    new = jnp.concatenate([stops & ~watched.seen[:STOPS], leaves & first_free])
+    entry = jnp.where(new.any(), jnp.argmax(new), len(new))
+    lingered = entry >= STOPS  # or nothing
+    done = leaves & (lingered | ~free.any())
+
+    is_lowest = slope < watched.lowest_norm
+    kept_norm = jnp.where(lingered, watched.lowest_norm, slope)
+    return WatchedLane(
+        lane=lane,
+        seen=watched.seen | (jnp.arange(len(new)) == entry),
+        weights=watched.weights.at[entry].set(jnp.where(lingered, watched.lowest, lane.W)),
+        gradient_norms=watched.gradient_norms.at[entry].set(kept_norm),
+        entered=watched.entered.at[entry].set(jnp.where(lingered, watched.low_since, time)),
+        left=watched.left.at[entry].set(time),
+        lowest=jnp.where(is_lowest | done, lane.W, watched.lowest),
+        lowest_norm=jnp.where(is_lowest | done, slope, watched.lowest_norm),
+        low_since=jnp.where((slope > low) | done, time, watched.low_since),
+    )
