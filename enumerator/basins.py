@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.distinct import canonical, match_points
 from enumerator.collapse import NEAR, collapsed, loss_falls, nearest_groups, possible_groups
+from enumerator.distinct import canonical, match_points
 from enumerator.effective import groups_of, has_zero_loss, merged, zero_loss_network
 from enumerator.loss import as_numpy
-from enumerator.newton import polish
+from enumerator.newton import nearest_stationary, polish
 from enumerator.problem import Campaign
 from enumerator.recognition import Recogniser, loss_window
 from enumerator.stability import (
@@ -29,6 +30,18 @@ from enumerator.stability import (
 
 _polish = jax.jit(polish)
 
+# From W (K, r) and V (M, r) to a stationary point and the gradient norm there.
+Method = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], float]]
+
+
+def newton(W: NDArray[np.float64], V: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Newton's method from W, see `polish`."""
+    x, slope = _polish(jnp.asarray(W), jnp.asarray(V))
+    return as_numpy(x), float(slope)
+
+
+# A lane that lingers on a saddle has its loss up to this part of the largest squared teacher.
+_LINGERING_LOSS = 1e-3
 
 # The loss of a lane, with angles by arccos, may fall below that of its minimum by this much, over the
 # largest squared norm of a teacher.
@@ -69,7 +82,6 @@ class Basins:
         self.balls: dict[bool, list[Ball]] = {False: [], True: []}
         self.recogniser = Recogniser(self.landscape)
         self._canonical: dict[int, StationaryPoint] = {}
-        self.factor = jnp.asarray(self.landscape.teacher_factor)
         # The point that stands for all points of zero loss, if there are any; in hand from the start.
         network = zero_loss_network(self.landscape)
         self.zero = -1 if network is None else self._add(examine(network, self.landscape, campaign.tolerances))
@@ -113,12 +125,13 @@ class Basins:
                     return End(position, distance, True)
         return None
 
-    def _polished(self, W: NDArray[np.float64], groups: NDArray[np.intp]) -> tuple[int, NDArray[np.float64]] | None:
-        """The stationary point that Newton's method finds from the merged groups of W (K, D): position and weights."""
+    def _polished(
+        self, W: NDArray[np.float64], groups: NDArray[np.intp], method: Method = newton
+    ) -> tuple[int, NDArray[np.float64]] | None:
+        """The stationary point that a method finds from the merged groups of W (K, D): position and weights."""
         network, norm = merged(W[:, : self.landscape.teacher_rank], groups), 0.0
         if len(network):
-            x, slope = _polish(jnp.asarray(network), self.factor)
-            network, norm = as_numpy(x), float(slope)
+            network, norm = method(network, self.landscape.teacher_factor)
         if not norm <= self.campaign.tolerances.stationary * self.scale:
             return None
         known = match_points([network_of(network, self.landscape)], self.points)[0]
@@ -127,7 +140,7 @@ class Basins:
         return known, network
 
     def _isolated(self, W: NDArray[np.float64], gradient_norm: float, above: bool) -> End | None:
-        """The point that the polished lane is, if its ball holds the lane, or if it is a saddle that the lane rests on."""
+        """The polished lane, if its ball holds the lane, or if it is a saddle that the lane rests on."""
         groups = groups_of(W[:, : self.landscape.teacher_rank], self.scale)
         polished = self._polished(W, groups)
         if polished is None:
@@ -161,9 +174,7 @@ class Basins:
                 return End(position, distance, True)
         return None
 
-    def _falls_to(
-        self, W: NDArray[np.float64], network: NDArray[np.float64], groups: NDArray[np.intp]
-    ) -> float | None:
+    def _falls_to(self, W: NDArray[np.float64], network: NDArray[np.float64], groups: NDArray[np.intp]) -> float | None:
         """Distance from the lane to its collapse onto the network, None if that is far or the loss rises on the way."""
         target = collapsed(W, network, groups)
         if target is None:
@@ -187,14 +198,26 @@ class Basins:
             return found._replace(point=self.zero)
         return found
 
-    def lingered(self, W: NDArray[np.float64]) -> End | None:
-        """The saddle near which W (K, D) is, a state of low gradient that the flow has left, if Newton's method finds it."""
-        rank = self.landscape.teacher_rank
-        for groups in [groups_of(W[:, :rank], self.scale), *possible_groups(W[:, :rank], self.scale)]:
-            polished = self._polished(W, groups)
+    def lingered(self, W: NDArray[np.float64], loss: float) -> End | None:
+        """The saddle near which W (K, D) had a low gradient that rose again: the nearest in hand, or one to be found.
+
+        Where several saddles are within reach of each other, which of them it is may depend on those in hand.
+        """
+        rank, reach = self.landscape.teacher_rank, NEAR * self.scale
+        window = _LINGERING_LOSS * self.landscape.overlap_scale
+        near = [k for k, p in enumerate(self.points) if p.verdict == SADDLE and abs(p.loss - loss) <= window]
+        ends = [End(k, self.recogniser.distance(W, self.points[k]), False) for k in near]
+        nearest = min(ends, key=lambda end: end.distance, default=None)
+        if nearest is not None and nearest.distance <= reach:
+            return nearest
+        alone = groups_of(W[:, :rank], self.scale)
+        for groups in [alone, *possible_groups(W[:, :rank], self.scale)]:
+            polished = self._polished(W, groups) or (
+                self._polished(W, groups, nearest_stationary) if groups is alone else None
+            )
             if polished is not None and self.points[polished[0]].verdict == SADDLE:
                 target = collapsed(W, polished[1], groups)
                 distance = np.inf if target is None else float(np.linalg.norm(W - target))
-                if distance <= NEAR * self.scale:
+                if distance <= reach:
                     return End(polished[0], distance, False)
         return None

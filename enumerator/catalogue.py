@@ -117,7 +117,7 @@ class Catalogue:
         saddles, new_saddles = self._commit_points("saddles", campaign, _where(result.points, is_saddle, True))
         minima_left, saddles_left = iter(minima), iter(saddles)
         point_ids = tuple(next(saddles_left if saddle else minima_left) for saddle in is_saddle)
-        rows = records.starts_table(starts, campaign, point_ids)
+        rows = records.starts_table(result, point_ids)
         added = self.start_table.append(campaign.id, rows, lambda: self.campaign_table.check(campaign.id))
         return CommitSummary(added, new_minima, new_saddles, point_ids)
 

@@ -61,9 +61,14 @@ def tabulate(result: ShardResult) -> Enumeration:
         taken |= {names[position], label}
         count, total = int(hits[position]), len(result.starts)
         row = records.point_row(point, names[position], label, result.campaign, now)
-        rows["saddles" if is_saddle else "minima"].append(
-            row | {"hits": count, "starts": total, "frequency": count / total}
-        )
+        row |= {"hits": count, "starts": total, "frequency": count / total}
+        if is_saddle:
+            passed = [entry for entry in result.lingerings if entry.point == position]
+            row["lingered"] = len({entry.index for entry in passed})
+            row["lingering_time"] = (
+                float(np.median([entry.left - entry.entered for entry in passed])) if passed else None
+            )
+        rows["saddles" if is_saddle else "minima"].append(row)
     tables = {name: pa.Table.from_pylist(found, schema=output_schema(name)) for name, found in rows.items()}
-    starts = records.starts_table(result.starts, result.campaign, names)
+    starts = records.starts_table(result, names)
     return Enumeration(result, tables["minima"], tables["saddles"], starts)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from enumerator.errors import CatalogueError, SolverError
 from enumerator.problem import Campaign, Landscape
 from enumerator.stability import StationaryPoint
-from enumerator.starts import Outcome, Starts
+from enumerator.starts import Lingering, Outcome, ShardResult
 from enumerator.tables import table_schema
 
 # The names of the outcomes, in the order of their values.
@@ -61,7 +61,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
         return column.to_pylist()
     values: list[Any] = []
     for chunk in column.chunks:
-        entries = chunk.values.to_numpy(zero_copy_only=False)
+        entries = chunk.values.to_numpy(zero_copy_only=False)  # of objects for strings
         offsets = chunk.offsets.to_numpy()
         present = chunk.is_valid().to_numpy(zero_copy_only=False)
         values += [entries[a:b] if p else None for a, b, p in zip(offsets[:-1], offsets[1:], present, strict=True)]
@@ -235,11 +235,12 @@ def point_from_row(row: dict[str, Any], landscape: Landscape) -> StationaryPoint
     )
 
 
-def starts_table(starts: Starts, campaign: Campaign, point_ids: Sequence[str]) -> pa.Table:
-    """The rows of table `starts`; `point_ids` names the stationary points that `starts.point` counts.
+def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
+    """The rows of table `starts`; `point_ids` names the stationary points of the result, in order.
 
     Raises SolverError where a start that converged, or ended on a saddle, names no point.
     """
+    campaign, starts = result.campaign, result.starts
     outcome = np.asarray(starts.outcome)
     unnamed = np.isin(outcome, [Outcome.CONVERGED, Outcome.SADDLE]) & (np.asarray(starts.point) < 0)
     if unnamed.any():
@@ -272,5 +273,30 @@ def starts_table(starts: Starts, campaign: Campaign, point_ids: Sequence[str]) -
         "Q": matrices(starts.Q),
         "R": matrices(starts.R),
         "saddle_id": named(Outcome.SADDLE),
+        "stop_flow_time": _lists(starts.stop_flow_time, pa.float64()),
+        "stop_loss": _lists(starts.stop_loss, pa.float64()),
+        "stop_anti_aligned": _lists(
+            np.where(starts.stop_anti_aligned < 0, np.nan, starts.stop_anti_aligned), pa.int32()
+        ),
+        **_lingering_columns(result, point_ids),
     }
     return _complete("starts", pa.table(columns, schema=table_schema("starts").arrow))
+
+
+def _lists(values: NDArray[np.float64], kind: pa.DataType) -> pa.Array:
+    """A list of fixed length (n, m) in each row, with null where there is no finite value."""
+    entries = pa.array(values.ravel(), kind, mask=~np.isfinite(values).ravel())
+    return pa.ListArray.from_arrays(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1], entries)
+
+
+def _lingering_columns(result: ShardResult, point_ids: Sequence[str]) -> dict[str, list[list[Any]]]:
+    """For each start the saddles that it lingered on, in order of time, for how long, and at which gradient norm."""
+    rows: dict[int, list[Lingering]] = {int(index): [] for index in result.starts.index}
+    for entry in sorted(result.lingerings, key=lambda entry: entry.entered):
+        rows[entry.index].append(entry)
+    return {
+        "lingered_on": [[point_ids[entry.point] for entry in entries] for entries in rows.values()],
+        "lingered_for": [[entry.left - entry.entered for entry in entries] for entries in rows.values()],
+        "lingered_norm": [[entry.gradient_norm for entry in entries] for entries in rows.values()],
+        "lingered_distance": [[entry.distance for entry in entries] for entries in rows.values()],
+    }

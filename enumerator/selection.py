@@ -16,6 +16,8 @@ from enumerator.tables import table_schema
 
 # Columns that a query appends to minima and saddles, counted in the starts of the campaigns selected.
 COUNTS = (("hits", pa.int64()), ("starts", pa.int64()), ("frequency", pa.float64()))
+# Saddles count besides the starts that lingered on them before they left, and the median time for which they did.
+LINGERING = (("lingered", pa.int64()), ("lingering_time", pa.float64()))
 # The column of `starts` that names the row.
 _NAMED_BY = {"minima": "minimum_id", "saddles": "saddle_id"}
 # Order of the rows where the user asks for none, and of ties.
@@ -83,6 +85,8 @@ def output_schema(name: str) -> pa.Schema:
     fields = list(table_schema(name).arrow)
     if name in _NAMED_BY:
         fields += [pa.field(column, kind) for column, kind in COUNTS]
+    if name == "saddles":
+        fields += [pa.field(column, kind) for column, kind in LINGERING]
     return pa.schema(fields)
 
 
@@ -150,18 +154,33 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
             with counts as (select campaign_id, count(*) as n from starts where {both} group by all)
             select campaigns.* replace (coalesce(n, 0) as starts)
             from campaigns left join counts using (campaign_id) where {both}"""
-    # A point that no campaign selected has found is left out if campaigns were asked for.
-    join = "left join" if campaigns is None else "join"
+    # A point that no campaign selected has met is left out if campaigns were asked for.
+    lingering, met = "", "counts.n is not null"
+    if name == "saddles":
+        lingering, met = (
+            ", coalesce(passed.n, 0) as lingered, passed.time as lingering_time",
+            f"({met} or passed.n > 0)",
+        )
     return f"""
         with counts as (
             select landscape_id, {_NAMED_BY[name]} as named, count(*) as n from starts where {both} group by all
         ),
-        totals as (select landscape_id, sum(n)::bigint as n from counts group by all)
+        totals as (select landscape_id, sum(n)::bigint as n from counts group by all),
+        passings as (
+            select campaign_id, start_index, unnest(lingered_on) as named, unnest(lingered_for) as time
+            from starts where {both} and {"true" if name == "saddles" else "false"}
+        ),
+        passed as (
+            select named, count(distinct (campaign_id, start_index)) as n, median(time) as time
+            from passings group by named
+        )
         select points.*, coalesce(counts.n, 0) as hits, coalesce(totals.n, 0) as starts,
-            coalesce(counts.n, 0) / totals.n as frequency
+            coalesce(counts.n, 0) / totals.n as frequency{lingering}
         from (select * from {name} where {in_landscapes}) as points
-        {join} counts on points.minimum_id = counts.named
-        left join totals on points.landscape_id = totals.landscape_id"""
+        left join counts on points.minimum_id = counts.named
+        left join passed on points.minimum_id = passed.named
+        left join totals on points.landscape_id = totals.landscape_id
+        where {"true" if campaigns is None else met}"""
 
 
 def _entries(given: str | Sequence[str] | None) -> list[str]:

@@ -227,13 +227,13 @@ class _Batch:
         if not seen.any():
             return stops
         weights, norms = np.asarray(states.weights[lane]), np.asarray(states.gradient_norms[lane])
-        losses = np.asarray(self.kernels.losses(self.V, weights[:STOPS]))
+        losses = np.asarray(self.kernels.losses(self.V, weights))
         for stop in np.flatnonzero(seen[:STOPS]):
             stops["stop_loss"][stop] = losses[stop]
             order = order_of_long_students(weights[stop], self.campaign.landscape)
             stops["stop_anti_aligned"][stop] = -1 if order is None else order
         for entry in STOPS + np.flatnonzero(seen[STOPS:]):
-            found = self.basins.lingered(weights[entry])
+            found = self.basins.lingered(weights[entry], float(losses[entry]))
             if found is not None:
                 times = float(entered[entry]), float(left[entry])
                 self.lingerings.append(Lingering(index, found.point, *times, found.distance, float(norms[entry])))

@@ -24,6 +24,8 @@ _TYPES = {
     "int64": pa.int64(),
     "double": pa.float64(),
     "list<double>": pa.list_(pa.field("element", pa.float64())),
+    "list<int32>": pa.list_(pa.field("element", pa.int32())),
+    "list<string>": pa.list_(pa.field("element", pa.string())),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
 

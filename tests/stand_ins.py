@@ -5,6 +5,7 @@ import numpy as np
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.stability import StationaryPoint
 from enumerator.starts import Outcome, ShardResult, Starts
+from enumerator.watch import STOPS
 
 
 def make_campaign(students=3, teachers=2, seed=0, **fields) -> Campaign:
@@ -66,6 +67,9 @@ def make_result(campaign, first, last, points=(), ended=None, index=None) -> Sha
             distance=np.where(ended < 0, np.nan, generator.random(n)),
             Q=generator.random((n, K, K)),
             R=generator.random((n, K, M)),
+            stop_flow_time=np.full((n, STOPS), np.nan),
+            stop_loss=np.full((n, STOPS), np.nan),
+            stop_anti_aligned=np.full((n, STOPS), -1, np.int32),
         ),
         points=list(points),
     )
