@@ -212,9 +212,9 @@ class Basins:
             return nearest
         alone = groups_of(W[:, :rank], self.scale)
         for groups in [alone, *possible_groups(W[:, :rank], self.scale)]:
-            polished = self._polished(W, groups) or (
-                self._polished(W, groups, nearest_stationary) if groups is alone else None
-            )
+            polished = self._polished(W, groups)
+            if polished is None and groups is alone:
+                polished = self._polished(W, groups, nearest_stationary)
             if polished is not None and self.points[polished[0]].verdict == SADDLE:
                 target = collapsed(W, polished[1], groups)
                 distance = np.inf if target is None else float(np.linalg.norm(W - target))

@@ -64,10 +64,9 @@ def tabulate(result: ShardResult) -> Enumeration:
         row |= {"hits": count, "starts": total, "frequency": count / total}
         if is_saddle:
             passed = [entry for entry in result.lingerings if entry.point == position]
-            row["lingered"] = len({entry.index for entry in passed})
-            row["lingering_time"] = (
-                float(np.median([entry.left - entry.entered for entry in passed])) if passed else None
-            )
+            row["lingered"] = len({entry.start for entry in passed})
+            times = [entry.left - entry.entered for entry in passed]
+            row["lingering_time"] = float(np.median(times)) if times else None
         rows["saddles" if is_saddle else "minima"].append(row)
     tables = {name: pa.Table.from_pylist(found, schema=output_schema(name)) for name, found in rows.items()}
     starts = records.starts_table(result, names)

@@ -275,17 +275,16 @@ def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
         "saddle_id": named(Outcome.SADDLE),
         "stop_flow_time": _lists(starts.stop_flow_time, pa.float64()),
         "stop_loss": _lists(starts.stop_loss, pa.float64()),
-        "stop_anti_aligned": _lists(
-            np.where(starts.stop_anti_aligned < 0, np.nan, starts.stop_anti_aligned), pa.int32()
-        ),
+        "stop_anti_aligned": _lists(starts.stop_anti_aligned, pa.int32()),
         **_lingering_columns(result, point_ids),
     }
     return _complete("starts", pa.table(columns, schema=table_schema("starts").arrow))
 
 
-def _lists(values: NDArray[np.float64], kind: pa.DataType) -> pa.Array:
-    """A list of fixed length (n, m) in each row, with null where there is no finite value."""
-    entries = pa.array(values.ravel(), kind, mask=~np.isfinite(values).ravel())
+def _lists(values: NDArray[np.float64] | NDArray[np.int32], kind: pa.DataType) -> pa.Array:
+    """A list of fixed length (n, m) in each row, with null for what is not finite, or negative among whole numbers."""
+    valid = values >= 0 if pa.types.is_integer(kind) else np.isfinite(values)
+    entries = pa.array(values.ravel(), kind, mask=~valid.ravel())
     return pa.ListArray.from_arrays(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1], entries)
 
 
@@ -293,7 +292,7 @@ def _lingering_columns(result: ShardResult, point_ids: Sequence[str]) -> dict[st
     """For each start the saddles that it lingered on, in order of time, for how long, and at which gradient norm."""
     rows: dict[int, list[Lingering]] = {int(index): [] for index in result.starts.index}
     for entry in sorted(result.lingerings, key=lambda entry: entry.entered):
-        rows[entry.index].append(entry)
+        rows[entry.start].append(entry)
     return {
         "lingered_on": [[point_ids[entry.point] for entry in entries] for entries in rows.values()],
         "lingered_for": [[entry.left - entry.entered for entry in entries] for entries in rows.values()],

@@ -157,10 +157,8 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
     # A point that no campaign selected has met is left out if campaigns were asked for.
     lingering, met = "", "counts.n is not null"
     if name == "saddles":
-        lingering, met = (
-            ", coalesce(passed.n, 0) as lingered, passed.time as lingering_time",
-            f"({met} or passed.n > 0)",
-        )
+        lingering = ", coalesce(passed.n, 0) as lingered, passed.time as lingering_time"
+        met = f"({met} or passed.n > 0)"
     return f"""
         with counts as (
             select landscape_id, {_NAMED_BY[name]} as named, count(*) as n from starts where {both} group by all

@@ -125,7 +125,7 @@ def basin_radius(smallest: float, norms: NDArray[np.float64], teacher_norms: NDA
 
 
 class Splitting(NamedTuple):
-    """Smallest eigenvalue of each S_i = H_ii - I/2 orthogonally to w_i (K,): in the span (infinite if r = 1), and alpha.
+    """Lowest eigenvalue of each S_i = H_ii - I/2 orthogonally to w_i (K,): in the span (infinite if r = 1), and alpha.
 
     Negative: duplicating that neuron opens a descent; positive: its parallel copies stay together
     (Fukumizu & Amari 2000; design, "Splitting").

@@ -55,9 +55,9 @@ class Starts:
 
 
 class Lingering(NamedTuple):
-    """A saddle that a start passed: which, when it came and went (flow time), how near, at which gradient norm."""
+    """A saddle that a start, by its index, passed: which, when it came and went (flow time), how near, at which gradient norm."""
 
-    index: int
+    start: int
     point: int
     entered: float
     left: float
