@@ -55,7 +55,7 @@ class Starts:
 
 
 class Lingering(NamedTuple):
-    """A saddle that a start, by its index, passed: which, when it came and went (flow time), how near, at which gradient norm."""
+    """A saddle that a start, by its index, passed: when it came and went, how near, and the lowest gradient norm."""
 
     start: int
     point: int

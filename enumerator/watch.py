@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Integer
 
 # Where others stop: gradient norms over the root mean square norm of a teacher (the plain gradient norm for
 # orthonormal teachers), and flow times.
@@ -61,7 +61,7 @@ class WatchedLane:
         return self.lane.flow_time
 
     @property
-    def evaluations(self) -> Float[Array, "*lanes"]:
+    def evaluations(self) -> Integer[Array, "*lanes"]:
         """Its evaluations of the gradient so far."""
         return self.lane.evaluations
 
