@@ -19,13 +19,20 @@ from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table, write_text
 from cluster.progress import DISPLAYS, check_display
 from enumerator.catalogue import Catalogue
+from enumerator.early_stops import early_stops
 from enumerator.errors import CatalogueError, InputError
+from enumerator.watch import FLOW_TIMES, GRADIENT_NORMS
 
 if TYPE_CHECKING:
     from cluster.driver import RunSummary
 
 # Set to see where an error comes from.
 DEBUG = "ENUMERATOR_DEBUG"
+
+
+def _choices(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
 
 app = typer.Typer(
     help="An atlas of the local minima of two-layer networks: enumerate, deduplicate, store, query.",
@@ -66,6 +73,12 @@ def run(
     activation_slope: Annotated[float | None, typer.Option(help="Slope of leaky_relu.")] = None,
     constraint: Annotated[str | None, typer.Option(help="none, in this version.  [default: none]")] = None,
     second_layer: Annotated[str | None, typer.Option(help="fixed, in this version.  [default: fixed]")] = None,
+    lingering: Annotated[
+        bool | None,
+        typer.Option(
+            "--lingering/--no-lingering", help="Catalogue the saddles that starts linger on.  [default: lingering]"
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at work.  [default: one per core, or per GPU]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     shard_size: Annotated[
@@ -102,7 +115,7 @@ def run(
         "students": students, "teachers": teachers, "starts": starts, "teacher": teacher, "dimension": dimension,
         "scale": scale, "initial": initial, "seed": seed, "dynamics": dynamics, "activation": activation,
         "activation_slope": activation_slope, "constraint": constraint, "second_layer": second_layer,
-        "shard_size": shard_size,
+        "shard_size": shard_size, "lingering": lingering,
     }  # fmt: skip
     settings = {} if campaign is None else read_campaign_file(campaign)
     wanted = request(settings | {name: value for name, value in options.items() if value is not None})
@@ -201,6 +214,26 @@ _TABLES = {
 }
 for _kind, (_help, _example) in _TABLES.items():
     app.command(_kind, help=_help, epilog=f"Example: enumerator {_kind} {_example}")(_selecting(_kind))
+
+
+@app.command("early-stops", epilog="Example: enumerator early-stops atlas c-5345c825919c86a2 --gradient-norm 1e-4")
+def early(
+    catalogue: CatalogueArgument,
+    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Id of the campaign.")],
+    gradient_norm: Annotated[
+        float | None, typer.Option(help=f"A gradient norm to stop at: {_choices(GRADIENT_NORMS)}.")
+    ] = None,
+    flow_time: Annotated[float | None, typer.Option(help=f"Or a flow time: {_choices(FLOW_TIMES)}.")] = None,
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Frequencies by order as a solver that stops early would have reported them, beside the true ones.
+
+    `stopped` counts the starts at the stop, `hits` where they end, each with its share of all starts and a 95% interval;
+    those with a loss near zero stand apart.
+    """
+    choose_format(format, output)
+    write_table(early_stops(Catalogue(catalogue), campaign, gradient_norm, flow_time), None, format, output)
 
 
 @app.command(epilog="Example: enumerator show atlas relu.17.17.0247664")

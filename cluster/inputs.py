@@ -82,12 +82,15 @@ def request(settings: dict[str, Any]) -> Request:
     landscape = Landscape(**{name: settings[name] for name in names if name in settings})
     Q, R = (None, None) if initial is None else read_overlaps(Path(initial), landscape)
     law = InitialLaw(**{name: settings[name] for name in ("dimension", "scale") if name in settings}, Q=Q, R=R)
+    tolerances = dict(settings.get("tolerances", {}))
+    if not settings.get("lingering", True):
+        tolerances["linger_below"] = 0.0
     campaign = Campaign(
         landscape=landscape,
         dynamics=Dynamics(settings.get("dynamics", "gradient-flow")),
         law=law,
         seed=settings.get("seed", 0),
-        tolerances=Tolerances(**settings.get("tolerances", {})),
+        tolerances=Tolerances(**tolerances),
     )
     check_solvable(campaign)
     if law.Q is not None:
