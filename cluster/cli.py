@@ -229,8 +229,8 @@ def early(
 ) -> None:
     """Frequencies by order as a solver that stops early would have reported them, beside the true ones.
 
-    `stopped` counts the starts at the stop, `hits` where they end, each with its share of all starts and a 95% interval;
-    those with a loss near zero stand apart.
+    `stopped` counts the starts at the stop, `hits` where they end, each with its share of all starts and a 95%
+    interval; those with a loss near zero stand apart.
     """
     choose_format(format, output)
     write_table(early_stops(Catalogue(catalogue), campaign, gradient_norm, flow_time), None, format, output)
