@@ -29,7 +29,7 @@ SHOWN = {
         "isotropy", "effective_students", "orbit_size_log10", "flat_dimension",
     ),
     "saddles": (
-        "label", "loss", "anti_aligned", "hits", "verdict", "verdict_above", "hessian_min",
+        "label", "loss", "anti_aligned", "hits", "lingered", "lingering_time", "hessian_min", "verdict",
         "isotropy", "effective_students",
     ),
     "starts": (

@@ -135,7 +135,8 @@ def _conditions(
         of_landscape = one_of("landscape_id", {home for name, home in pairs if name in campaigns})
         of_campaign = one_of("campaign_id", campaigns)
         named = "minimum_id in (select {} from starts where " + of_campaign + ")"
-        points = {"minima": named.format("minimum_id"), "saddles": named.format("saddle_id")}
+        met = f"{named.format('saddle_id')} or {named.format('unnest(lingered_on)')}"
+        points = {"minima": named.format("minimum_id"), "saddles": f"({met})"}
     return (
         points | {"landscapes": of_landscape} | dict.fromkeys(("initial_overlaps", "campaigns", "starts"), of_campaign)
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
@@ -176,14 +177,34 @@ def _renamed(table: pa.Table, names: Names) -> pa.Table:
     for column, ours in names.items():
         encoded = table[column].dictionary_encode().combine_chunks()
         theirs = encoded.dictionary.to_pylist()
-        if missing := [name for name in theirs if name not in ours]:
-            raise CatalogueError(f"a start to be merged names {missing[0]}, which is not there: verify its catalogue.")
-        values = pa.array([ours[name] for name in theirs], pa.string())
+        values = pa.array([None if name is None else _ours(name, ours) for name in theirs], pa.string())
         table = table.set_column(
             table.schema.get_field_index(column), table.schema.field(column), values.take(encoded.indices)
         )
+    table = table.set_column(
+        table.schema.get_field_index("lingered_on"),
+        table.schema.field("lingered_on"),
+        _renamed_lists(table["lingered_on"].combine_chunks(), names["saddle_id"]),
+    )
     _, once = np.unique(table["start_index"].to_numpy(), return_index=True)
     return table.take(pa.array(once))
+
+
+def _renamed_lists(lists: pa.ListArray, ours: dict[str, str]) -> pa.ListArray:
+    """Lists of their names of points as lists of ours."""
+    entries = lists.flatten()
+    if not len(entries):
+        return lists
+    renamed = pa.array([_ours(name, ours) for name in entries.to_pylist()], pa.string())
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, renamed, type=lists.type, mask=lists.is_null())
+
+
+def _ours(name: str, ours: dict[str, str]) -> str:
+    if name not in ours:
+        raise CatalogueError(f"a start to be merged names {name}, which is not there: verify its catalogue.")
+    return ours[name]
 
 
 def _append(target: Catalogue, campaign_id: str, piece: pa.Table) -> int:

@@ -19,8 +19,10 @@ Step = Callable[[Store], None]
 
 
 def _to_2(store: Store) -> None:
-    """Given initial overlaps are kept; data files are named by their hash, and counted."""
+    """Given initial overlaps are kept, and what starts pass; data files are named by their hash, and counted."""
     store.create("initial_overlaps")
+    add_columns(store, "starts", *(f"stop_{name}" for name in ("flow_time", "loss", "anti_aligned")))
+    add_columns(store, "starts", *(f"lingered_{name}" for name in ("on", "for", "norm", "distance")))
     for name in TABLE_NAMES:
         store.commit(name, store.adopt)
 
@@ -30,7 +32,7 @@ STEPS: dict[int, Step] = {2: _to_2}
 
 
 def add_columns(store: Store, name: str, *columns: str) -> None:
-    """Give a table columns of its schema of today, null in the rows that are there; for the steps to come."""
+    """Give a table columns of its schema of today, null in the rows that are there."""
     schema = table_schema(name).arrow
 
     def attempt(table: DeltaTable) -> None:

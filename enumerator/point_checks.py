@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from enumerator.distinct import SYMMETRIC, teacher_automorphisms
+from enumerator.effective import ZERO_LOSS
 from enumerator.problem import Landscape, Tolerances
 from enumerator.recomputation import (
     Recomputed,
     ball_radius,
     group_order,
-    one_sided_derivatives,
     precise_gradient_norm,
     precise_loss,
     recompute,
 )
-from enumerator.stability import MINIMUM, SADDLE, UNDECIDED, StationaryPoint
+from enumerator.stability import FLAT_MINIMUM, MINIMUM, SADDLE, UNDECIDED, StationaryPoint
 from enumerator.symmetry import canonical_form, orbit_size_log10
 
 # Over the largest squared norm of a teacher. The loss is a sum of (K + M)^2 kernels, each off by one
@@ -79,8 +79,8 @@ def check_point(
     verdict, above = _verdicts(value, point, tolerances.definite)
     numbers: list[tuple[str, float | None, float]] = [
         ("loss", value.loss, LOSS * scale),
-        ("splitting_min", value.splitting_min, EIGENVALUE),
-        ("splitting_min_perpendicular", value.splitting_min_perpendicular, EIGENVALUE),
+        ("splitting_min", _finite(value.splitting), EIGENVALUE),
+        ("splitting_min_perpendicular", _finite(value.alphas), EIGENVALUE),
     ]
     if len(Q):
         numbers += [
@@ -104,7 +104,7 @@ def check_point(
         ("verdict", verdict),
         ("verdict_above", above),
         ("anti_aligned", value.anti_aligned),
-        ("flat_dimension", flat),
+        ("flat_dimension", flat + _hidden_flat(value, landscape, len(Q))),
         ("effective_students", len(Q)),
         ("students", landscape.students),
         ("teachers", landscape.teachers),
@@ -150,25 +150,38 @@ def _split_flat(spectrum: np.ndarray, definite: float) -> tuple[np.ndarray, int]
     return spectrum[~flat], int(flat.sum())
 
 
+def _finite(values: np.ndarray) -> float | None:
+    """The lowest of these, None if there is none or it is infinite."""
+    lowest = values.min(initial=np.inf)
+    return float(lowest) if np.isfinite(lowest) else None
+
+
+def _hidden_flat(value: Recomputed, landscape: Landscape, effective: int) -> int:
+    """Flat directions of the students beyond the effective network: one each, r at zero loss."""
+    zero = value.loss <= ZERO_LOSS * landscape.overlap_scale
+    return (landscape.students - effective) * (int(np.linalg.matrix_rank(landscape.T)) if zero else 1)
+
+
 def _verdicts(value: Recomputed, point: StationaryPoint, definite: float) -> tuple[str, str]:
     """Second-order verdicts at d = r and at d > r, from signs alone."""
     largest = value.hessian.max(initial=0.0)
     threshold = definite * largest
-    order = [MINIMUM, UNDECIDED, SADDLE]
+    order = [MINIMUM, FLAT_MINIMUM, UNDECIDED, SADDLE]
 
-    def sign(lowest: float) -> str:
-        return MINIMUM if lowest > threshold else SADDLE if lowest < -threshold else UNDECIDED
+    def sign(lowest: float, threshold: float, positive: str) -> str:
+        return positive if lowest > threshold else SADDLE if lowest < -threshold else UNDECIDED
 
-    inside = sign(value.hessian.min(initial=largest))
-    outside = sign(value.perpendicular.min(initial=largest))
-    landscape = point.landscape
-    if len(point.Q) < landscape.students:
-        slopes = one_sided_derivatives(point.Q, point.R, landscape.T)
-        opens = slopes.min(initial=np.inf) < -definite * landscape.teacher_scale
-        splits = value.splitting_min is not None and value.splitting_min < -definite
-        splits_above = value.splitting_min_perpendicular is not None and value.splitting_min_perpendicular < -definite
-        inside = max(inside, SADDLE if opens or splits else UNDECIDED, key=order.index)
-        outside = max(outside, SADDLE if opens or splits or splits_above else UNDECIDED, key=order.index)
+    inside = sign(value.hessian.min(initial=largest), threshold, MINIMUM)
+    outside = sign(value.perpendicular.min(initial=largest), threshold, MINIMUM)
+    if len(point.Q) < point.landscape.students:
+        hidden = hidden_above = FLAT_MINIMUM
+        if value.loss > ZERO_LOSS * point.landscape.overlap_scale:
+            # Flat if copies of one neuron at least stay together; dead neurons never stay.
+            hidden = sign(value.splitting.max(initial=-np.inf), definite, FLAT_MINIMUM)
+            lowest = np.minimum(value.splitting, value.alphas)
+            hidden_above = sign(lowest.max(initial=-np.inf), definite, FLAT_MINIMUM)
+        inside = max(inside, hidden, key=order.index)
+        outside = max(outside, hidden_above, key=order.index)
     return inside, max(inside, outside, key=order.index)
 
 

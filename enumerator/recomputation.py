@@ -23,14 +23,17 @@ DIGITS = 50
 
 @dataclass(frozen=True)
 class Recomputed:
-    """The derivable columns of a stationary point; spectra ascending, flat directions not left out."""
+    """What follows from Q, R and T of a stationary point; spectra ascending, flat directions not left out.
+
+    `splitting` (K,) holds the lowest eigenvalue of each S_i in the span (infinite if r = 1), `alphas` (K,) that above.
+    """
 
     loss: float
     gradient_norm: float
     hessian: Matrix
     perpendicular: Matrix
-    splitting_min: float | None
-    splitting_min_perpendicular: float | None
+    splitting: Matrix
+    alphas: Matrix
     anti_aligned: int | None
 
 
@@ -65,7 +68,7 @@ def recompute(Q: Matrix, R: Matrix, T: Matrix, diagonal_teachers: bool) -> Recom
     K, M = R.shape
     if K == 0:
         empty = np.zeros(0)
-        return Recomputed(loss_of(Q, R, T), 0.0, empty, empty, None, None, 0 if diagonal_teachers else None)
+        return Recomputed(loss_of(Q, R, T), 0.0, empty, empty, empty, empty, 0 if diagonal_teachers else None)
     V = teacher_weights(T)
     W = student_weights(R, V)
     r = V.shape[1]
@@ -91,14 +94,13 @@ def recompute(Q: Matrix, R: Matrix, T: Matrix, diagonal_teachers: bool) -> Recom
     blocks[np.arange(K), np.arange(K)] = own_blocks + (normal * strength[:, :, None]).transpose(0, 2, 1) @ normal
     H = blocks.transpose(0, 2, 1, 3)
     C = (np.pi - t[:, :K]) / (2 * np.pi) + np.diag(alphas)
-    splitting, above = _splitting(blocks[np.arange(K), np.arange(K)], alphas, units)
     return Recomputed(
         loss=loss_of(Q, R, T),
         gradient_norm=float(np.linalg.norm(gradient)),
         hessian=np.asarray(np.linalg.eigvalsh(_symmetric(H.reshape(K * r, K * r))), np.float64),
         perpendicular=np.asarray(np.linalg.eigvalsh(_symmetric(C)), np.float64),
-        splitting_min=splitting,
-        splitting_min_perpendicular=above,
+        splitting=_splitting(blocks[np.arange(K), np.arange(K)], units),
+        alphas=alphas,
         anti_aligned=_anti_aligned(R, T) if diagonal_teachers else None,
     )
 
@@ -174,15 +176,15 @@ def _symmetric(matrix: Matrix) -> Matrix:
     return (matrix + matrix.T) / 2
 
 
-def _splitting(own: Matrix, alphas: Matrix, units: Matrix) -> tuple[float | None, float]:
-    """Smallest eigenvalue of any H_ii - 1/2 orthogonally to w_i, in the span and across; `own` holds H_ii."""
-    r = units.shape[1]
+def _splitting(own: Matrix, units: Matrix) -> Matrix:
+    """Lowest eigenvalue of each H_ii - 1/2 orthogonally to w_i, in the span; `own` holds H_ii."""
+    K, r = units.shape
     if r == 1:
-        return None, float(alphas.min())
+        return np.full(K, np.inf)
     # H_ii - 1/2 maps w_i to zero; lifted out of the way, that eigenvalue does not take part.
     rest = (own + own.transpose(0, 2, 1)) / 2 - 0.5 * np.eye(r)
     rest += (1 + np.abs(rest).sum(axis=(1, 2)))[:, None, None] * units[:, :, None] * units[:, None, :]
-    return float(np.linalg.eigvalsh(rest).min()), float(alphas.min())
+    return np.asarray(np.linalg.eigvalsh(rest)[:, 0], np.float64)
 
 
 def _anti_aligned(R: Matrix, T: Matrix) -> int:
@@ -208,17 +210,6 @@ def loss_of(Q: Matrix, R: Matrix, T: Matrix) -> float:
     kernel = product * (np.sin(t) + (np.pi - t) * cosine) / (2 * np.pi)
     signs = np.where(np.arange(len(joint)) < K, 1.0, -1.0)
     return math.fsum((np.outer(signs, signs) * kernel).ravel()) / 2
-
-
-def one_sided_derivatives(Q: Matrix, R: Matrix, T: Matrix) -> Matrix:
-    """Rate (M',) at which the loss changes as a new neuron grows along each teacher of positive norm."""
-    teachers = np.flatnonzero(np.diag(T) > 0)
-    lengths = np.sqrt(np.diag(T)[teachers])
-    overlaps = np.concatenate([R, T])[:, teachers] / lengths
-    norms = np.sqrt(np.concatenate([np.diag(Q), np.diag(T)]))[:, None]
-    cosine = np.clip(overlaps / np.where(norms > 0, norms, 1.0), -1.0, 1.0)
-    kernel = norms * (np.sqrt(1 - cosine**2) + (np.pi - np.arccos(cosine)) * cosine) / (2 * np.pi)
-    return kernel[: len(Q)].sum(axis=0) - kernel[len(Q) :].sum(axis=0)
 
 
 def precise_loss(Q: Matrix, R: Matrix, T: Matrix) -> float:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from enumerator.campaign_table import DELETING, STATUSES
 from enumerator.catalogue import Catalogue
+from enumerator.collapse import NEAR
 from enumerator.distinct import match_points
 from enumerator.errors import EnumeratorError
 from enumerator.point_checks import Disagreement
@@ -20,6 +21,7 @@ from enumerator.records import OUTCOMES, from_table
 from enumerator.snapshot import Snapshot
 from enumerator.solve import solve_starts
 from enumerator.stability import StationaryPoint
+from enumerator.watch import STOPS
 
 # By landscapes that could be read, their points that could be read, by their ids.
 Points = dict[str, dict[str, StationaryPoint]]
@@ -56,10 +58,11 @@ _CHECKS = {
     ),
     "distance": (
         f"""(coalesce(s.minimum_id, s.saddle_id) is null) != (s.distance is null) or not s.distance >= 0
-            or s.outcome = 'converged' and (
+            or m.is_flat and s.distance > {NEAR} * l.scale
+            or s.outcome = 'converged' and not m.is_flat and (
                 s.distance > 1.000001 * m.radius and c.dimension > l.teacher_rank
                 or s.distance * m.flattest > 10 * s.gradient_norm + {START_GRADIENT} * l.scale)""",
-        "is not one within the certified ball, or not that of its gradient",
+        "is not one within the certified ball (near a flat minimum), or not that of its gradient",
     ),
     "loss": (
         f"""m.minimum_id is not null and (s.loss is null or s.loss < m.loss - {START_LOSS} * l.unit
@@ -70,6 +73,17 @@ _CHECKS = {
         f"""m.minimum_id is not null and (s.gradient_norm is null or not s.gradient_norm >= 0
             or s.gradient_norm > 2 * s.distance * m.steepest + {START_GRADIENT} * l.scale)""",
         "is not within reach of its minimum at that distance",
+    ),
+    "stop_loss": (
+        f"""len(s.stop_loss) != {STOPS} or len(s.stop_flow_time) != {STOPS} or len(s.stop_anti_aligned) != {STOPS}
+            or list_min(s.stop_loss) < m.loss - {START_LOSS} * l.unit""",
+        "is not what the start was at its early stops",
+    ),
+    "lingered_on": (
+        """not list_has_all(known.saddles, s.lingered_on) or len(s.lingered_on) != len(s.lingered_for)
+            or len(s.lingered_on) != len(s.lingered_norm) or len(s.lingered_on) != len(s.lingered_distance)
+            or list_min(s.lingered_for) < 0""",
+        "names a saddle that is not there, or lacks its numbers",
     ),
     "Q": (
         """(s.outcome in ('unfinished', 'diverged')) != (s.Q is not null) or (s.Q is null) != (s.R is null)
@@ -82,19 +96,23 @@ _CHECKS = {
     "flow_time": ("s.flow_time < 0 or (s.flow_time is null) != c.is_timeless", "is no flow time of its dynamics"),
 }
 # With tables that could not be read in full: what these checks need is not there.
-_NEEDS = {"campaign_id": {"campaigns"}}
+_NEEDS = {"campaign_id": {"campaigns"}, "lingered_on": {"saddles"}}
 
 _JOINED = """
     from starts s
     left join (
         select minimum_id, bool_or(is_minimum) is_minimum, bool_or(not is_minimum) is_saddle,
             any_value(landscape_id) landscape_id, any_value(loss) loss, any_value(radius) radius,
-            any_value(greatest(coalesce(hessian_max, 0), coalesce(list_max(perpendicular_spectrum), 0))) steepest,
+            bool_or(verdict_above = 'flat-minimum') is_flat,
+            -- Of n copies of one neuron the curvature is n times as large.
+            any_value((students - effective_students + 1)
+                * greatest(coalesce(hessian_max, 0), coalesce(list_max(perpendicular_spectrum), 0))) steepest,
             any_value(case when perpendicular_min > 0 then least(hessian_min, perpendicular_min) else hessian_min end)
                 flattest
         from (select *, true is_minimum from minima union all by name select *, false is_minimum from saddles)
         group by minimum_id
     ) m on m.minimum_id = coalesce(s.minimum_id, s.saddle_id)
+    cross join (select coalesce(list(minimum_id), []) saddles from saddles) known
     left join (
         select campaign_id, any_value(landscape_id) landscape_id,
             any_value((campaign ->> '$.law.dimension')::bigint) dimension,
