@@ -7,3 +7,7 @@ import os
 # cluster is told so by RAY_ADDRESS; who starts one otherwise sets the variable to 1.
 if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+# The matrices of a stationary point are small: threads of linear algebra wait for each other more than they work, on a
+# busy machine five times longer. NumPy looks when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

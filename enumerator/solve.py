@@ -91,9 +91,10 @@ def _kernels(dynamics: Dynamics, tolerances: Tolerances, ticks: int) -> _Kernels
         return jax.vmap(lambda w: fast_loss(w, V, constant))(W)
 
     def empty(V: Array, classes: Array | None, W: Array) -> Any:
-        return jax.tree.map(jnp.zeros_like, start(V, classes, W))  # the compiler drops all but the zeros
+        shapes = jax.eval_shape(start, V, classes, W)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    return _Kernels(*map(jax.jit, (empty, refill, advance, losses)))
+    return _Kernels(empty, *map(jax.jit, (refill, advance, losses)))
 
 
 # What a worker has met in earlier shards of a campaign spares it work in the next; no outcome depends on it.
