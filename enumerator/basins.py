@@ -94,7 +94,7 @@ class Basins:
     @property
     def first_polish(self) -> float:
         """Gradient norm below which a lane is first polished."""
-        return self.campaign.tolerances.polish_below * self.scale
+        return self.campaign.tolerances.newton_below * self.scale
 
     @property
     def at_rest(self) -> float:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.catalogue import Catalogue
+from enumerator.collapse import collapsed, nearest_groups
 from enumerator.distinct import match_points
 from enumerator.dynamics import check_solvable
+from enumerator.effective import has_zero_loss
 from enumerator.errors import InputError
 from enumerator.loss import exact_loss
 from enumerator.overlaps import lift
@@ -17,6 +19,7 @@ from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.recognition import Recogniser
 from enumerator.records import OUTCOMES
 from enumerator.solve import solve_starts
+from enumerator.stability import StationaryPoint
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,13 @@ def identify(
     registered = catalogue.landscapes(landscape=landscape.id).num_rows > 0
     known = [entry for table in ("minima", "saddles") if registered for entry in catalogue.points(landscape.id, table)]
     recogniser = Recogniser(landscape)
-    distances = [recogniser.distance(W, entry.point) for entry in known]
+    distances = [_distance(recogniser, W, entry.point) for entry in known]
     nearest = int(np.argmin(distances)) if distances and np.isfinite(min(distances)) else None
 
     result = solve_starts(campaign, np.array([0]))
     outcome, reached, label = OUTCOMES[result.starts.outcome[0]], None, None
-    if result.points:
-        reached = result.points[0]
+    if (end := result.starts.point[0]) >= 0:
+        reached = result.points[end]
         (position,) = match_points([reached], [entry.point for entry in known])
         label = known[position].label if position >= 0 else None
     return Identification(
@@ -82,3 +85,11 @@ def identify(
         reached_loss=reached.loss if reached else float(result.starts.loss[0]),
         reached_order=reached.anti_aligned if reached else None,
     )
+
+
+def _distance(recogniser: Recogniser, W: NDArray[np.float64], point: StationaryPoint) -> float:
+    """Distance of W (K, D) to the orbit of a point, or to the nearest student of zero loss; infinite if not known."""
+    if len(point.W) == len(W) or not has_zero_loss(point.loss, point.landscape):
+        return recogniser.distance(W, point)
+    target = collapsed(W, point.W, nearest_groups(W, point.W))
+    return np.inf if target is None else float(np.linalg.norm(W - target))

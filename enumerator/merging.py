@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
@@ -196,7 +195,8 @@ def _renamed_lists(lists: pa.ListArray, ours: dict[str, str]) -> pa.ListArray:
     if not len(entries):
         return lists
     renamed = pa.array([_ours(name, ours) for name in entries.to_pylist()], pa.string())
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    # Starts of a catalogue that was migrated have no list at all.
+    lengths = [0 if one is None else len(one) for one in lists.to_pylist()]
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, renamed, type=lists.type, mask=lists.is_null())
 

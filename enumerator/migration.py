@@ -7,11 +7,16 @@ catalogue is refused, with the command that goes on.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Field
 
+from enumerator import records
+from enumerator.problem import Tolerances
 from enumerator.store import VERSION_PROPERTY, Store
 from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, table_schema
 
@@ -25,6 +30,26 @@ def _to_2(store: Store) -> None:
     add_columns(store, "starts", *(f"lingered_{name}" for name in ("on", "for", "norm", "distance")))
     for name in TABLE_NAMES:
         store.commit(name, store.adopt)
+    store.commit("campaigns", lambda table: _change_settings(store, table, _settings_of_2))
+
+
+def _settings_of_2(settings: dict[str, Any]) -> dict[str, Any]:
+    """What was `polish_below` is `collapse_below`: lanes are compared with zero loss there, and polished further on."""
+    tolerances = dict(settings["tolerances"])
+    if "collapse_below" not in tolerances:
+        tolerances["collapse_below"] = tolerances.pop("polish_below")
+    return settings | {"tolerances": dataclasses.asdict(Tolerances()) | tolerances}
+
+
+def _change_settings(store: Store, table: DeltaTable, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write the settings of campaigns as a later version does; their ids stay."""
+    changed = []
+    for row in store.rows(table, "true"):
+        settings = json.dumps(change(json.loads(row["campaign"])), sort_keys=True, allow_nan=False)
+        if settings != row["campaign"]:
+            changed.append(row | {"campaign": settings})
+    if changed:
+        store.update(table, records.to_table("campaigns", changed), "campaign_id")
 
 
 # By the version that it leads to.

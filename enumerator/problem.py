@@ -280,8 +280,8 @@ class Tolerances:
     # Gradient norm at which an unrecognised lane is polished, and the factor by which it falls at each
     # refusal: below it Newton's method from the lane converges for all but near-degenerate points. A polish
     # costs as much as thousands of evaluations, in which the gradient falls by much more.
-    polish_below: float = 3e-6
-    polish_retry_factor: float = 0.03
+    newton_below: float = 3e-6
+    newton_retry_factor: float = 0.03
     # A point counts as stationary below this gradient norm (over the norm of the teachers): a
     # hundred times the rounding of the gradient (3e-15 at K = 17).
     stationary: float = 1e-12

@@ -49,7 +49,7 @@ def _complete(name: str, table: pa.Table) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows of a table: numbers, strings, None, and a float64 array for each list."""
+    """The rows of a table: numbers, strings, None; a float64 array for each list of numbers, a list if it has gaps."""
     table = table.combine_chunks()
     columns = [_values(table[name]) for name in table.column_names]
     for values in zip(*columns, strict=True):
@@ -59,9 +59,11 @@ def from_table(table: pa.Table) -> Iterator[dict[str, Any]]:
 def _values(column: pa.ChunkedArray) -> list[Any]:
     if not pa.types.is_list(column.type):
         return column.to_pylist()
+    if not pa.types.is_floating(column.type.value_type) or any(chunk.flatten().null_count for chunk in column.chunks):
+        return column.to_pylist()
     values: list[Any] = []
     for chunk in column.chunks:
-        entries = chunk.values.to_numpy(zero_copy_only=False)  # of objects for strings
+        entries = chunk.values.to_numpy(zero_copy_only=False)
         offsets = chunk.offsets.to_numpy()
         present = chunk.is_valid().to_numpy(zero_copy_only=False)
         values += [entries[a:b] if p else None for a, b, p in zip(offsets[:-1], offsets[1:], present, strict=True)]

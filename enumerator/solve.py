@@ -90,7 +90,7 @@ def _kernels(dynamics: Dynamics, tolerances: Tolerances, ticks: int) -> _Kernels
         constant = teacher_constant(V)
         return jax.vmap(lambda w: fast_loss(w, V, constant))(W)
 
-    def empty(V: Array, classes: Array | None, W: Array) -> Any:
+    def empty(V: Array, classes: Any, W: Any) -> Any:
         shapes = jax.eval_shape(start, V, classes, W)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
@@ -197,7 +197,7 @@ class _Batch:
                 again = min(self.look_below[lane], norms[lane]) * tolerances.retry_factor
                 self.look_below[lane] = max(again, self.basins.at_rest)
                 if norms[lane] <= self.polish_below[lane]:
-                    again = norms[lane] * tolerances.polish_retry_factor
+                    again = norms[lane] * tolerances.newton_retry_factor
                     self.polish_below[lane] = max(again, self.basins.at_rest)
         return retired
 

@@ -132,7 +132,6 @@ WRONG = {
     "not finite": (("identify", "atlas", "nan.npy"), "finite real numbers"),
     "overlaps that no weights have": (("identify", "atlas", "infeasible.npz"), "feasible"),
     "other teachers": (("identify", "atlas", "scaled.npz", "--teachers", 7), "are not those of the landscape"),
-    "more students than teachers": (("identify", "atlas", "weights.npy", "--students", 7, "--teachers", 6), "at most"),
     "an unknown campaign": (("replay", "atlas", "c-0", 1), "no campaign 'c-0'"),
     "a negative index": (("replay", "atlas", NEWTON.id, "--", -1), "0 or more"),
     "a negative sample": (("verify", "atlas", "--sample", -1), "0 or more"),

@@ -86,7 +86,6 @@ def refused(enumerator, workplace):
         (("--students", 0), "`students` must be a whole number >= 1, got 0"),
         (("--students", -3), "`students` must be a whole number >= 1, got -3"),
         (("--students", "many"), "--students"),
-        (("--teachers", 2), "`students` must be at most `teachers` in this version, got 3 and 2"),
         (("--starts", 0), "`starts` must be a whole number >= 1, got 0"),
         (("--dimension", 2), "`dimension` must be at least the rank of T, 3, got 2"),
         (("--scale", -1), "`scale` must be a positive finite number, got -1.0"),

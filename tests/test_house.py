@@ -13,7 +13,17 @@ CORE_MAY_IMPORT = {"jax", "flax", "numpy", "scipy", "pyarrow", "jaxtyping", "enu
 # The modules that read and write tables, and those for people: not part of the numerical core.
 NOT_CORE = {"bundle", "campaign_table", "catalogue", "datafiles", "enumeration", "identify", "merging", "migration"}
 NOT_CORE |= {"plots", "point_checks", "point_table", "query", "recomputation", "records", "repair", "selection"}
-NOT_CORE |= {"snapshot", "start_checks", "start_table", "statistics", "store", "tables", "upkeep", "verification"}
+NOT_CORE |= {
+    "early_stops",
+    "snapshot",
+    "start_checks",
+    "start_table",
+    "statistics",
+    "store",
+    "tables",
+    "upkeep",
+    "verification",
+}
 
 
 def imports_of(path: Path) -> set[str]:

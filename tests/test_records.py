@@ -15,6 +15,7 @@ from enumerator import problem, records
 from enumerator.errors import CatalogueError, SolverError
 from enumerator.problem import Landscape
 from enumerator.stability import StationaryPoint
+from enumerator.starts import Lingering
 from enumerator.tables import TABLE_NAMES, campaign_file_schema, table_schema
 
 # The columns that users rely on (design, section 7); more may stand behind them.
@@ -179,7 +180,11 @@ def test_starts_keep_their_arrays_and_the_overlaps_of_the_lost_ones():
     campaign = make_campaign()
     points = [make_point(campaign.landscape, 0.5), make_point(campaign.landscape, 0.6, "saddle")]
     result = make_result(campaign, 100, 105, points, ended=[0, 1, -1, -2, 0])
-    table = through_a_file(records.starts_table(result.starts, campaign, ["m-a", "s-b"]))
+    result.starts.stop_loss[2, [0, 3]] = 0.25, 0.125
+    result.starts.stop_anti_aligned[2, [0, 3]] = 2, 1
+    passed = [Lingering(100, 1, entered, left, 0.1, 1e-5) for entered, left in ((10.0, 11.0), (1.0, 3.5))]
+    result = dataclasses.replace(result, lingerings=passed)
+    table = through_a_file(records.starts_table(result, ["m-a", "s-b"]))
     rows = list(records.from_table(table))
     assert [row["start_index"] for row in rows] == [100, 101, 102, 103, 104]
     assert [row["outcome"] for row in rows] == ["converged", "saddle", "unfinished", "diverged", "converged"]
@@ -196,6 +201,10 @@ def test_starts_keep_their_arrays_and_the_overlaps_of_the_lost_ones():
                 assert row[name].tobytes() == getattr(result.starts, name)[k].tobytes()
             else:
                 assert row[name] is None
+    assert [row["lingered_on"] for row in rows] == [["s-b", "s-b"], [], [], [], []]
+    assert rows[0]["lingered_for"].tolist() == [2.5, 1.0]
+    assert rows[2]["stop_anti_aligned"] == [2, None, None, 1, None, None, None]
+    assert rows[2]["stop_loss"] == [0.25, None, None, 0.125, None, None, None]
 
 
 def test_a_start_that_converged_must_name_its_point():
@@ -203,7 +212,7 @@ def test_a_start_that_converged_must_name_its_point():
     result = make_result(campaign, 0, 2, [make_point(campaign.landscape, 0.5)])
     starts = dataclasses.replace(result.starts, point=np.array([0, -1], np.int32))
     with pytest.raises(SolverError, match="start 1 of"):
-        records.starts_table(starts, campaign, ["m-a"])
+        records.starts_table(dataclasses.replace(result, starts=starts), ["m-a"])
 
 
 def test_a_required_value_may_not_be_missing():
