@@ -90,11 +90,10 @@ def _kernels(dynamics: Dynamics, tolerances: Tolerances, ticks: int) -> _Kernels
         constant = teacher_constant(V)
         return jax.vmap(lambda w: fast_loss(w, V, constant))(W)
 
-    def empty(V: Array, classes: Any, W: Any) -> Any:
-        shapes = jax.eval_shape(start, V, classes, W)
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    def empty(V: Array, classes: Array | None, W: Array) -> Any:
+        return jax.tree.map(jnp.zeros_like, start(V, classes, W))  # the compiler drops all but the zeros
 
-    return _Kernels(empty, *map(jax.jit, (refill, advance, losses)))
+    return _Kernels(*map(jax.jit, (empty, refill, advance, losses)))
 
 
 # What a worker has met in earlier shards of a campaign spares it work in the next; no outcome depends on it.
