@@ -84,7 +84,8 @@ class Idle:
 
 if __name__ == "__main__":
     with ray_session(None, 1, "cpu"):
-        print(*ray.get(ray.remote(Idle).remote().niceness.remote()), flush=True)
+        idle = ray.remote(Idle).remote()  # held: without a handle it ends, and an answer under way is lost
+        print(*ray.get(idle.niceness.remote()), flush=True)
         sys.stdin.readline()
 """
 
