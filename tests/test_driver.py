@@ -130,9 +130,9 @@ def test_stopped_run_goes_on_with_the_same_command(undisturbed, tmp_path, signum
     if signum != signal.SIGKILL:
         assert (process.returncode, out) == (130, "")
         *progress, last = err.splitlines()
-        assert all(f" of {STARTS} starts, " in line for line in progress), err
+        assert all(f" of {STARTS:,} starts, " in line for line in progress), err
         assert last == (
-            f"Stopped. {stored} of {STARTS} starts are stored in {tmp_path / 'atlas'}; "
+            f"Stopped. {stored:,} of {STARTS:,} starts are stored in {tmp_path / 'atlas'}; "
             "the same command goes on from there."
         )
     assert not psutil.wait_procs(at_work, timeout=30)[1], "a worker was left at work"
