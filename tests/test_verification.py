@@ -197,7 +197,8 @@ def plant_another_end(atlas):
         next(r for r in rows_of(atlas, "starts", NEWTON) if (r["loss"] > 1e-3) == spurious)
         for spurious in (True, False)
     )
-    copied = {name: first[name] for name in ("minimum_id", "loss", "distance", "gradient_norm", "anti_aligned")}
+    names = ("minimum_id", "loss", "distance", "gradient_norm", "anti_aligned")
+    copied = {name: first[name] for name in (*names, "stop_loss", "stop_flow_time", "stop_anti_aligned")}
     index = second["start_index"]
     change(atlas, "starts", lambda rows: [r | (copied if r["start_index"] == index else {}) for r in rows], NEWTON)
     return index
