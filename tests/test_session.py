@@ -84,8 +84,8 @@ class Idle:
 
 if __name__ == "__main__":
     with ray_session(None, 1, "cpu"):
-        idle = ray.remote(Idle).remote()  # held: without a handle it ends, and an answer under way is lost
-        print(*ray.get(idle.niceness.remote()), flush=True)
+        found = ray.get(ray.remote(Idle).remote().niceness.remote())
+        print(*found, file=sys.__stdout__, flush=True)  # a session sends what is printed to stderr
         sys.stdin.readline()
 """
 
