@@ -46,6 +46,15 @@ def test_batch_and_shard_do_not_change_where_a_start_ends():
     losses = np.concatenate([np.array([p.loss for p in part.points])[part.starts.point] for part in parts])
     assert np.abs(losses - np.array([p.loss for p in whole.points])[whole.starts.point]).max() < 1e-14
     assert len(np.unique(np.round(losses, 9))) >= 2
+    # Nor what it passes. It may retire before a stop in one batch and not in the other: there it is where it ends.
+    stops, others = whole.starts.stop_loss, np.concatenate([part.starts.stop_loss for part in parts])
+    both, one = np.isfinite(stops) & np.isfinite(others), np.isfinite(stops) != np.isfinite(others)
+    assert both[:, 0].all()  # each falls below a gradient norm of 1e-3 before it retires
+    assert np.allclose(stops[both], others[both], rtol=1e-6, atol=1e-12)
+    orders = np.concatenate([part.starts.stop_anti_aligned for part in parts])
+    assert np.array_equal(whole.starts.stop_anti_aligned[both], orders[both])
+    ends = np.broadcast_to(losses[:, None], stops.shape)
+    assert np.abs(np.fmax(stops, others)[one] - ends[one]).max(initial=0) < 1e-4
 
 
 def test_what_does_not_finish_is_counted_with_its_state():
