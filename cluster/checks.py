@@ -136,11 +136,11 @@ def _identify(
     if students is not None and teachers is None:
         raise InputError("`--students` goes with `--teachers`: give both, or neither.")
     atlas = Catalogue(catalogue)
-    wanted = None if landscape is None else _landscape(atlas, landscape)
+    wanted = None if landscape is None else landscape_named(atlas, landscape)
     if teachers is not None:
         wanted = Landscape(teachers if students is None else students, teachers)
     Q, R, T = _read_overlaps(atlas, file, wanted)
-    wanted = wanted or _landscape_like(atlas, len(Q), T)
+    wanted = wanted or landscape_like(atlas, len(Q), T)
     if (Q.shape, R.shape) != ((wanted.students,) * 2, (wanted.students, wanted.teachers)):
         raise InputError(
             f"{wanted.students} students and {wanted.teachers} teachers have Q and R of shapes "
@@ -169,14 +169,15 @@ def _told(found: Identification) -> str:
     return f"{near}. The flow from here ends in {reached}."
 
 
-def _landscape(atlas: Catalogue, name: str) -> Landscape:
+def landscape_named(atlas: Catalogue, name: str) -> Landscape:
+    """A landscape of the catalogue by its id. Raises InputError."""
     rows = list(from_table(atlas.landscapes(landscape=name)))
     if not rows:
         raise InputError(f"no landscape {name!r} in this catalogue: `enumerator landscapes` lists them.")
     return landscape_from_row(rows[0])
 
 
-def _landscape_like(atlas: Catalogue, students: int, T: NDArray[np.float64] | None) -> Landscape:
+def landscape_like(atlas: Catalogue, students: int, T: NDArray[np.float64] | None) -> Landscape:
     """The landscape of the catalogue with these teachers, or a new one; the only one of that size without any."""
     known = [landscape_from_row(row) for row in from_table(atlas.landscapes(students=students))]
     if T is None:
@@ -201,7 +202,7 @@ def _read_overlaps(atlas: Catalogue, file: Path, landscape: Landscape | None) ->
     content = load_numpy(file, what)
     if isinstance(content, np.ndarray):
         W = _matrix(content, "weights", file)
-        landscape = landscape or _landscape_like(atlas, len(W), None)
+        landscape = landscape or landscape_like(atlas, len(W), None)
         M = landscape.teachers
         if W.shape[1] < M:
             raise InputError(f"{M} teachers need {M} dimensions, {file} has weights of shape {W.shape}, (K, d).")

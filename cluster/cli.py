@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import pyarrow as pa
 import typer
 
-from cluster import checks, upkeep
+from cluster import checks, jobs_commands, serving, statistics_commands, upkeep
 from cluster.describe import describe
 from cluster.inputs import DEFAULT_STARTS, Request, duration, read_campaign_file, request
 from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table, write_text
 from cluster.progress import DISPLAYS, check_display
+from enumerator.activations import ACTIVATIONS
 from enumerator.catalogue import Catalogue
+from enumerator.constraints import CONSTRAINTS
 from enumerator.early_stops import early_stops
 from enumerator.errors import CatalogueError, InputError
+from enumerator.problem import DYNAMICS, SECOND_LAYER_LAWS, SECOND_LAYERS
 from enumerator.watch import FLOW_TIMES, GRADIENT_NORMS
 
 if TYPE_CHECKING:
@@ -68,11 +71,16 @@ def run(
         str | None, typer.Option(metavar="FILE", help="Given initial overlaps: .npz, .arrow or .parquet with Q and R.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the starts.  [default: 0]")] = None,
-    dynamics: Annotated[str | None, typer.Option(help="gradient-flow or newton.  [default: gradient-flow]")] = None,
-    activation: Annotated[str | None, typer.Option(help="relu, in this version.  [default: relu]")] = None,
-    activation_slope: Annotated[float | None, typer.Option(help="Slope of leaky_relu.")] = None,
-    constraint: Annotated[str | None, typer.Option(help="none, in this version.  [default: none]")] = None,
-    second_layer: Annotated[str | None, typer.Option(help="fixed, in this version.  [default: fixed]")] = None,
+    dynamics: Annotated[str | None, typer.Option(help=f"{', '.join(DYNAMICS)}.  [default: gradient-flow]")] = None,
+    step: Annotated[float | None, typer.Option(help="Step of gradient-descent and one-pass-sgd.")] = None,
+    flow_time: Annotated[float | None, typer.Option(help="Flow time of one-pass-sgd, step x updates / d.")] = None,
+    activation: Annotated[str | None, typer.Option(help=f"{', '.join(ACTIVATIONS)}.  [default: relu]")] = None,
+    activation_slope: Annotated[float | None, typer.Option(help="Slope of leaky_relu, in [0, 1).")] = None,
+    constraint: Annotated[str | None, typer.Option(help=f"{', '.join(CONSTRAINTS)}.  [default: none]")] = None,
+    second_layer: Annotated[str | None, typer.Option(help=f"{', '.join(SECOND_LAYERS)}.  [default: fixed]")] = None,
+    second_layer_law: Annotated[
+        str | None, typer.Option(help=f"{', '.join(SECOND_LAYER_LAWS)}: a trained one at the start.  [default: ones]")
+    ] = None,
     lingering: Annotated[
         bool | None,
         typer.Option(
@@ -83,6 +91,10 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     shard_size: Annotated[
         int | None, typer.Option(help="Starts in a unit of work, fixed with the first run of a campaign.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to run on; auto: the one this machine is part of.  [default: a Ray of its own]"),
     ] = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="90s|30m|2h", help="Stop after so long, as Ctrl-C does, but with exit code 0.")
@@ -104,8 +116,12 @@ def run(
     --progress json prints an object on a line when there is news, at most once a second and at the end, and nothing
     else but an error: campaign_id; done and asked, starts; rate, starts per second, and seconds_left, both null at
     first; minima, distinct ones; unfinished, starts. A run that ends with done below asked was stopped.
+
+    A file with a table [grid] of lists, such as teachers = [6, 7, 8] and students = ["teachers", "teachers + 1"], is
+    many campaigns: every combination, one after the other. What is printed then is a table of the campaigns.
     """
     # Here: only this command needs Ray, which takes its time to import.
+    from cluster import grid
     from cluster.driver import check_request, run_campaign
 
     format = choose_format(format, output)
@@ -113,19 +129,26 @@ def run(
     seconds = None if time_limit is None else duration(time_limit, "--time-limit")
     options = {
         "students": students, "teachers": teachers, "starts": starts, "teacher": teacher, "dimension": dimension,
-        "scale": scale, "initial": initial, "seed": seed, "dynamics": dynamics, "activation": activation,
-        "activation_slope": activation_slope, "constraint": constraint, "second_layer": second_layer,
+        "scale": scale, "initial": initial, "seed": seed, "dynamics": dynamics, "step": step, "flow_time": flow_time,
+        "activation": activation, "activation_slope": activation_slope, "constraint": constraint,
+        "second_layer": second_layer, "second_layer_law": second_layer_law,
         "shard_size": shard_size, "lingering": lingering,
     }  # fmt: skip
     settings = {} if campaign is None else read_campaign_file(campaign)
-    wanted = request(settings | {name: value for name, value in options.items() if value is not None})
-    device = check_request(wanted.starts, workers, device, wanted.shard_size)
+    given = {name: value for name, value in options.items() if value is not None}
+    if campaign is not None and "grid" in settings:
+        grid.run_file(
+            campaign, settings, given, catalogue, workers, device, progress, address, seconds, dry_run, format, output
+        )
+        return
+    wanted = request(settings | given)
+    device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
     if dry_run:
         _estimate(wanted, catalogue, workers, device, format, output)
         return
     atlas = Catalogue(catalogue, create=True)
     summary = run_campaign(
-        wanted.campaign, wanted.starts, atlas, workers, device, wanted.shard_size, progress, time_limit=seconds
+        wanted.campaign, wanted.starts, atlas, workers, device, wanted.shard_size, progress, address, seconds
     )
     tell = say if progress != "json" else lambda text: None
     stored = f"{summary.tally.done:,} of {wanted.starts:,} starts are stored in {catalogue}"
@@ -260,6 +283,9 @@ def sql(
 
 checks.add_commands(app)
 upkeep.add_commands(app)
+serving.add_commands(app)
+jobs_commands.add_commands(app)
+statistics_commands.add_commands(app)
 
 
 def _fail(error: BaseException, code: int, advice: str = "") -> int:

@@ -13,7 +13,7 @@ import ray
 from cluster.machine import available_gpus, choose_device
 from cluster.plan import default_shard_size, missing_shards
 from cluster.pool import Pool
-from cluster.progress import Tally, display
+from cluster.progress import Display, Tally, display
 from cluster.session import ray_session
 from enumerator.catalogue import Catalogue, CommitSummary
 from enumerator.errors import InputError
@@ -57,7 +57,7 @@ def run_campaign(
     workers: int | None = None,
     device: str = "auto",
     shard_size: int | None = None,
-    progress: str = "auto",
+    progress: str | Display = "auto",
     address: str | None = None,
     time_limit: float | None = None,
 ) -> RunSummary:
@@ -65,7 +65,7 @@ def run_campaign(
 
     Starts Ray on this machine by itself, for itself alone, unless Ray runs in this process already or
     `address` names a cluster; it shuts down only what it started. `workers` defaults to one per core,
-    or per GPU; `progress` is one of `cluster.progress.DISPLAYS`. Ctrl-C and SIGTERM (`interrupted`), or
+    or per GPU; `progress` is one of `cluster.progress.DISPLAYS`, or a display. Ctrl-C and SIGTERM (`interrupted`), or
     `time_limit` seconds (`timed_out`), end the run after the shard that is being committed; the same
     call goes on from there. Raises InputError for bad input, SolverError if a worker fails or a shard
     ends its worker again and again.
@@ -75,16 +75,16 @@ def run_campaign(
     count = _Count(catalogue, campaign, starts)
     interrupted = timed_out = False
     if missing_shards(starts, starts, catalogue.done(campaign.id)):
-        shown = display(progress, campaign.id)
+        shown = display(progress, campaign.id) if isinstance(progress, str) else progress
         try:
             # Before Ray starts: an interrupt in its midst would leave half of it running.
-            with _StopSignals() as stop, ray_session(address, workers, device):
+            with StopSignals() as stop, ray_session(address, workers, device):
                 stop.arm()  # Ray takes SIGTERM.
-                workers = _workers(workers, device)
+                elastic, workers = workers is None, _workers(workers, device)
                 size = shard_size or default_shard_size(starts, workers, device == "gpu")
                 size = catalogue.register(campaign, size, device).shard_size
                 shards = missing_shards(starts, size, catalogue.done(campaign.id))
-                with Pool(campaign, device, min(workers, len(shards)), shards) as pool:
+                with Pool(campaign, device, min(workers, len(shards)), shards, elastic) as pool:
                     while pool.busy and not (stop.asked or timed_out):
                         for shard, result in pool.finished(PATIENCE):
                             count.add(result, catalogue.commit_shard(result, *shard))
@@ -143,7 +143,7 @@ def _workers(wanted: int | None, device: str) -> int:
     return wanted or room
 
 
-class _StopSignals:
+class StopSignals:
     """Ctrl-C and SIGTERM ask the run to stop, as long as the block lasts; a second one interrupts it on the spot."""
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class _StopSignals:
                 before = signal.signal(number, self._ask)
                 self._before.setdefault(number, before)
 
-    def __enter__(self) -> _StopSignals:
+    def __enter__(self) -> StopSignals:
         self.arm()
         return self
 

@@ -22,8 +22,8 @@ from cluster.plan import default_shard_size, missing_shards
 from cluster.progress import duration_text
 from enumerator.catalogue import Catalogue
 from enumerator.enumeration import tabulate
+from enumerator.follow import follow_shard
 from enumerator.problem import Campaign
-from enumerator.solve import solve_shard
 from enumerator.starts import ShardResult
 from enumerator.store import FILES_TO_JOIN, JOINED_BYTES
 
@@ -160,7 +160,7 @@ def _measure(campaign: Campaign, first: int, starts: int, size: int, device: str
         # Round and round where there are few: a table of given overlaps ends.
         position = position if position + count <= starts else starts - count
         began = time.perf_counter()
-        result = solve_shard(campaign, position, position + count)
+        result = follow_shard(campaign, position, position + count)
         position, measured = position + count, measured + count
         return time.perf_counter() - began, result
 

@@ -18,9 +18,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import feather, parquet
 
+from enumerator.activations import ACTIVATIONS
+from enumerator.constraints import CONSTRAINTS
 from enumerator.dynamics import check_solvable
 from enumerator.errors import InputError
-from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
+from enumerator.problem import DYNAMICS, Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.tables import campaign_file_schema
 
 # Starts of a campaign that does not say how many: enough to see every minimum that holds 1% of them.
@@ -62,10 +64,14 @@ def check_settings(settings: dict[str, Any], source: str) -> None:
                 advice = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}."
                 raise InputError(f"{source}: unknown setting `{place + '.' if place else ''}{name}`: {advice}")
     for error in jsonschema.Draft202012Validator(schema).iter_errors(settings):
-        # What may stand in options instead, or depends on another setting, is checked where all come together.
-        if error.validator != "required" and not {"then", "else"} & set(error.schema_path):
+        # What may stand in options instead is checked where all come together.
+        if error.validator != "required":
             place = ".".join(map(str, error.absolute_path))
             raise InputError(f"{source}: {f'`{place}`: ' if place else ''}{error.message}.")
+
+    for name, choices in (("activation", ACTIVATIONS), ("constraint", CONSTRAINTS), ("dynamics", DYNAMICS)):
+        if settings.get(name, next(iter(choices))) not in choices:
+            raise InputError(f"{source}: `{name}` must be one of {', '.join(choices)}, got {settings[name]!r}.")
 
 
 def request(settings: dict[str, Any]) -> Request:
@@ -81,13 +87,14 @@ def request(settings: dict[str, Any]) -> Request:
     names = ("students", "teachers", "T", "activation", "activation_slope", "constraint", "second_layer")
     landscape = Landscape(**{name: settings[name] for name in names if name in settings})
     Q, R = (None, None) if initial is None else read_overlaps(Path(initial), landscape)
-    law = InitialLaw(**{name: settings[name] for name in ("dimension", "scale") if name in settings}, Q=Q, R=R)
+    chosen = {name: settings[name] for name in ("dimension", "scale") if name in settings}
+    law = InitialLaw(**chosen, second_layer=settings.get("second_layer_law", "ones"), Q=Q, R=R)
     tolerances = dict(settings.get("tolerances", {}))
     if not settings.get("lingering", True):
         tolerances["linger_below"] = 0.0
     campaign = Campaign(
         landscape=landscape,
-        dynamics=Dynamics(settings.get("dynamics", "gradient-flow")),
+        dynamics=Dynamics(settings.get("dynamics", "gradient-flow"), settings.get("step"), settings.get("flow_time")),
         law=law,
         seed=settings.get("seed", 0),
         tolerances=Tolerances(**tolerances),

@@ -7,11 +7,19 @@ import importlib.util
 import os
 import platform
 import subprocess
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from enumerator.errors import InputError
 
 DEVICES = ("auto", "cpu", "gpu")
+# How JAX warns of a compiled program that it cannot read.
+_UNREADABLE_PROGRAM = "reading persistent compilation cache entry"
+# How files begin that were compressed by Zstandard.
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 def available_cores() -> int:
@@ -70,3 +78,47 @@ def compilation_cache() -> Path:
         processor = platform.processor()
     kind = hashlib.sha256(f"{platform.machine()} {processor}".encode()).hexdigest()[:12]
     return root / "enumerator" / "compiled" / kind
+
+
+@contextmanager
+def dropping_damaged_programs(folder: Path) -> Iterator[None]:
+    """If JAX comes across a compiled program in `folder` that it cannot read, remove all such programs.
+
+    JAX compiles it anew, but leaves the file, and would do so again in every process to come.
+    """
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+    finally:
+        damage = [entry for entry in caught if _UNREADABLE_PROGRAM in str(entry.message)]
+        for entry in caught:
+            if entry not in damage:
+                warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
+        if damage:
+            _drop_damaged_programs(folder)
+
+
+def _drop_damaged_programs(folder: Path) -> None:
+    for file in folder.glob("*-cache"):
+        content = file.read_bytes()
+        try:
+            if not content.startswith(_ZSTANDARD):  # which JAX takes where it is installed
+                zlib.decompress(content)
+        except zlib.error:
+            file.unlink(missing_ok=True)
+
+
+def worker_environment(device: str) -> dict[str, str]:
+    """Environment variables of a worker on `cpu` or `gpu`."""
+    environment = {
+        "JAX_ENABLE_X64": "1",
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(compilation_cache())),
+        # Everything is worth keeping: a worker compiles a dozen programs, of which most take under a second.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    if device == "gpu":
+        # Memory is taken as it is needed: the first batches tell how many lanes fit.
+        return environment | {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    # XLA takes its number of threads from NPROC, not from OMP_NUM_THREADS.
+    return environment | {"JAX_PLATFORMS": "cpu", "NPROC": "1"}

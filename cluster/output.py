@@ -41,8 +41,30 @@ SHOWN = {
         "landscape_id", "students", "teachers", "activation", "activation_slope", "constraint", "second_layer",
         "teacher_rank", "created_at",
     ),
+    "frequencies": (
+        "students", "teachers", "outcome", "label", "anti_aligned", "loss", "hits", "starts", "frequency", "exact_low",
+        "exact_high", "wilson_low", "wilson_high", "frequency_per_copy_log10", "dynamics", "law",
+    ),
+    "unseen": (
+        "students", "teachers", "starts", "in_no_minimum", "minima", "hit_once", "missing_mass", "missing_low",
+        "missing_high", "missing_bound", "chao1", "chao1_low", "ichao1", "more", "new_minima", "new_low", "new_high",
+        "note", "dynamics", "law",
+    ),
+    "comparison": (
+        "first", "second", "question", "test", "p_value", "p_corrected", "effect", "first_share", "second_share",
+        "difference", "difference_low", "difference_high", "first_starts", "second_starts", "statistic", "freedom",
+        "first_dynamics", "second_dynamics",
+    ),
+    "trend": (
+        "students", "teachers", "value", "low", "high", "curve", "curve_low", "curve_high", "dispersion", "starts",
+        "dynamics", "law",
+    ),
     "trajectory": ("evaluations", "flow_time", "loss", "gradient_norm"),
 }  # fmt: skip
+
+# Columns that a readable table shows in percent.
+PERCENT = {"frequency", "exact_low", "exact_high", "wilson_low", "wilson_high", "first_share", "second_share"}
+PERCENT |= {"difference", "difference_low", "difference_high"}
 
 # Rows turned into text at a time, so that a million starts need no memory to speak of.
 ROWS_AT_ONCE = 10_000
@@ -110,6 +132,14 @@ def _destination(file: Path | None) -> Iterator[IO[bytes]]:
             # The reader, such as `head`, has seen enough; the flush at exit must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
+    if file.exists() and not file.is_file():
+        # A device or a pipe, such as /dev/null, is written to: a file that took its place would break the machine.
+        try:
+            with file.open("wb") as stream:
+                yield stream
+        except OSError as error:
+            raise InputError(f"cannot write {file}: {error.strerror or error}: choose another file with -o.") from None
+        return
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with partial.open("wb") as stream:
@@ -126,41 +156,45 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON has it: times in ISO 8601; NaN and infinities, which JSON lacks, as null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, list):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 
 def _write_json(table: pa.Table, stream: IO[bytes]) -> None:
     separator = b"["
     for row in _rows(table):
-        stream.write(separator + b"\n" + json.dumps(_plain(row), ensure_ascii=False).encode())
+        stream.write(separator + b"\n" + json.dumps(plain(row), ensure_ascii=False).encode())
         separator = b","
     stream.write(b"\n]\n" if separator == b"," else b"[]\n")
 
 
 def _write_csv(table: pa.Table, stream: IO[bytes]) -> None:
-    """CSV has no lists: they are written as JSON, in one field."""
+    csv.write_csv(nested_as_json(table), stream)
+
+
+def nested_as_json(table: pa.Table) -> pa.Table:
+    """A table for CSV, which has no lists: they become JSON, in one field."""
     for position, entry in enumerate(table.schema):
         if pa.types.is_nested(entry.type):
-            texts = [None if v is None else json.dumps(_plain(v)) for v in table.column(position).to_pylist()]
+            texts = [None if v is None else json.dumps(plain(v)) for v in table.column(position).to_pylist()]
             table = table.set_column(position, entry.name, pa.array(texts, pa.string()))
-    csv.write_csv(table, stream)
+    return table
 
 
 def format_value(name: str, value: Any) -> str:
     """A cell of a readable table."""
     if value is None:
         return "-"
-    if name == "frequency":
+    if name in PERCENT:
         return f"{100 * value:.2f}%"
     if isinstance(value, float):
         return f"{value:.9f}" if name == "loss" and (value == 0 or 1e-4 <= abs(value) < 1e4) else f"{value:.6g}"

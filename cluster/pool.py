@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,12 @@ from enumerator.starts import ShardResult
 CALLS_IN_FLIGHT = 2
 # A shard that ends its worker so often is given up: it is not chance, such as a worker that is killed.
 MOST_CRASHES = 3
+# A shard of more starts than this is not given up but cut into pieces: on a large cluster chance alone kills some
+# worker three times over one shard.
+FEWEST_CUT = 64
+PIECES = 4
+# Seconds between two looks at what the cluster has room for.
+LOOK_SECONDS = 2.0
 # Seconds in which the calls to a dead worker fail, generously.
 LAST_WORDS = 30.0
 
@@ -43,23 +50,33 @@ class _Worker:
     """An actor and the shards it was handed, in the order in which it takes them up."""
 
     actor: Any  # an ActorProxy[Solver], which Ray's own functions do not take by that type
+    # An ObjectRef, done when there was room for the actor, and it is up; None from then on.
+    starting: Any = None
     calls: dict[ray.ObjectRef, Range] = field(default_factory=dict)
 
 
 class Pool:
     """Workers that solve shards, two at a time handed to each. A worker that dies is replaced, its shards solved again.
 
-    Ray could do that by itself, but would go on for ever with a shard that ends every worker it meets.
+    Ray could do that by itself, but would go on for ever with a shard that ends every worker it meets. A worker gets
+    shards when it is up, so that one for which there is no room any more holds nothing back. `elastic` pools follow
+    the cluster: there are `workers` at first, then as many as it has room for, and shards to solve.
     """
 
-    def __init__(self, campaign: Campaign, device: str, workers: int, shards: list[Range]) -> None:
+    def __init__(
+        self, campaign: Campaign, device: str, workers: int, shards: list[Range], elastic: bool = False
+    ) -> None:
+        self._elastic, self._looked = elastic, time.monotonic()
         self._campaign_id, self._device = campaign.id, device
         self._campaign = ray.put(campaign)
         self._waiting = deque(shards)
         self._crashes = Counter[Range]()
         self._crashes_in_a_row = 0
-        self._workers = [_Worker(start_worker(device)) for _ in range(workers)]
-        self._hand_out()
+        self._workers = [self._start() for _ in range(workers)]
+
+    def _start(self) -> _Worker:
+        actor: Any = start_worker(self._device)
+        return _Worker(actor, actor.__ray_ready__.remote())
 
     def __enter__(self) -> Pool:
         return self
@@ -72,14 +89,14 @@ class Pool:
 
     @property
     def busy(self) -> bool:
-        """Whether a shard is still out."""
-        return any(worker.calls for worker in self._workers)
+        """Whether a shard is still out, or waits."""
+        return bool(self._waiting) or any(worker.calls for worker in self._workers)
 
     def _hand_out(self) -> None:
         """Fill the workers up, in turn."""
         for count in range(1, CALLS_IN_FLIGHT + 1):
             for worker in self._workers:
-                if self._waiting and len(worker.calls) < count:
+                if self._waiting and worker.starting is None and len(worker.calls) < count:
                     shard = self._waiting.popleft()
                     worker.calls[worker.actor.solve.remote(self._campaign, *shard)] = shard
 
@@ -88,11 +105,15 @@ class Pool:
 
         Raises SolverError, or the error of the worker, naming the starts.
         """
+        self._follow_cluster()
         calls = [call for worker in self._workers for call in worker.calls]
+        calls += [worker.starting for worker in self._workers if worker.starting is not None]
         ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
         if not ready:
             ready, _ = ray.wait(calls, num_returns=1, timeout=patience)
         for worker in list(self._workers):
+            if worker.starting in ready:
+                yield from self._started(worker)
             for call in [call for call in worker.calls if call in ready]:
                 shard = worker.calls[call]
                 try:
@@ -105,11 +126,38 @@ class Pool:
                 self._hand_out()
                 yield shard, result
 
+    def _started(self, worker: _Worker) -> Iterator[tuple[Range, ShardResult]]:
+        """A worker that is up, or did not come up."""
+        try:
+            ray.get([worker.starting] if worker.starting is not None else [])
+        except _LOST:
+            yield from self._replace(worker)
+        except RayError as error:
+            raise SolverError(f"a worker could not be started: {_first_line(error)}") from error
+        else:
+            worker.starting = None
+            self._hand_out()
+
+    def _follow_cluster(self) -> None:
+        """Workers where nodes have joined, as far as there is work; none that wait for nodes that have gone."""
+        if not self._elastic or time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        room = max(1, int(ray.cluster_resources().get("GPU" if self._device == "gpu" else "CPU", 0)))
+        wanted = min(room, len(self._waiting) + sum(len(worker.calls) for worker in self._workers))
+        self._workers += [self._start() for _ in range(wanted - len(self._workers))]
+        waiting = [worker for worker in self._workers if worker.starting is not None]
+        for worker in waiting[: max(0, len(self._workers) - room)]:
+            with quiet():
+                ray.kill(worker.actor)
+            self._workers.remove(worker)
+
     def _replace(self, worker: _Worker) -> Iterator[tuple[Range, ShardResult]]:
         """Put a new worker in the place of one that died; what it had handed in before is yielded."""
         with quiet():
             ray.kill(worker.actor)  # in case that it is only out of reach
-        ray.wait(list(worker.calls), num_returns=len(worker.calls), timeout=LAST_WORDS)
+        if worker.calls:
+            ray.wait(list(worker.calls), num_returns=len(worker.calls), timeout=LAST_WORDS)
         lost = []
         for call, shard in worker.calls.items():
             try:
@@ -120,16 +168,30 @@ class Pool:
                 yield shard, result
         # It takes its shards up in order, so it died of the first, if of any. That one goes to the end of the
         # queue: all others are solved before it can end the run.
-        self._crashed(lost[0])
+        pieces = self._crashed(lost[0]) if lost else self._crashed_idle()
         self._waiting.extendleft(reversed(lost[1:]))
-        self._waiting.append(lost[0])
-        self._workers[self._workers.index(worker)] = _Worker(start_worker(self._device))
+        self._waiting.extend(pieces)
+        self._workers[self._workers.index(worker)] = self._start()
         self._hand_out()
 
-    def _crashed(self, shard: Range) -> None:
-        """Count a crash. Raises SolverError if it is the last one to bear."""
+    def _crashed_idle(self) -> list[Range]:
+        """Count the end of a worker that had no shard. Raises SolverError if none comes up any more."""
+        self._crashes_in_a_row += 1
+        if self._crashes_in_a_row >= MOST_CRASHES * len(self._workers):
+            raise SolverError(
+                f"worker processes died {self._crashes_in_a_row} times in a row, the last with nothing to do: "
+                "does `enumerator` run on every machine of the cluster?"
+            )
+        return []
+
+    def _crashed(self, shard: Range) -> list[Range]:
+        """Count a crash; what is to be solved in place of the shard. Raises SolverError if it is one too many."""
         self._crashes[shard] += 1
         self._crashes_in_a_row += 1
+        first, last = shard
+        if self._crashes[shard] == MOST_CRASHES and last - first > FEWEST_CUT:
+            step = -(-(last - first) // PIECES)
+            return [(begin, min(begin + step, last)) for begin in range(first, last, step)]
         advice = "If memory is short (`dmesg` tells), use fewer --workers; if not, please report it."
         if self._crashes[shard] >= MOST_CRASHES:
             raise SolverError(
@@ -141,6 +203,7 @@ class Pool:
                 f"worker processes died {self._crashes_in_a_row} times in a row, the last at starts {shard[0]} to "
                 f"{shard[1] - 1} of {self._campaign_id}. {advice}"
             )
+        return [shard]
 
 
 def _result(call: ray.ObjectRef, shard: Range, timeout: float | None = None) -> ShardResult:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import ray
 from ray.actor import ActorProxy
 
-from cluster.machine import compilation_cache
+from cluster.machine import compilation_cache, dropping_damaged_programs, worker_environment
+from enumerator.follow import follow_shard
 from enumerator.problem import Campaign
-from enumerator.solve import solve_shard
 from enumerator.starts import ShardResult
 
 
@@ -19,22 +20,8 @@ class Solver:
     @ray.method
     def solve(self, campaign: Campaign, first: int, last: int) -> ShardResult:
         """Starts [first, last) of the campaign."""
-        return solve_shard(campaign, first, last)
-
-
-def worker_environment(device: str) -> dict[str, str]:
-    """Environment variables of a worker on `cpu` or `gpu`."""
-    environment = {
-        "JAX_ENABLE_X64": "1",
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(compilation_cache())),
-        # Everything is worth keeping: a worker compiles a dozen programs, of which most take under a second.
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    if device == "gpu":
-        # Memory is taken as it is needed: the first batches tell how many lanes fit.
-        return environment | {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    # XLA takes its number of threads from NPROC, not from OMP_NUM_THREADS.
-    return environment | {"JAX_PLATFORMS": "cpu", "NPROC": "1"}
+        with dropping_damaged_programs(Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", compilation_cache()))):
+            return follow_shard(campaign, first, last)
 
 
 def start_worker(device: str) -> ActorProxy[Solver]:

@@ -8,6 +8,7 @@
 Importing this package turns on 64-bit numbers in JAX: nothing that it computes is right without.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -21,7 +22,9 @@ from enumerator.overlaps import Overlaps  # noqa: E402
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances  # noqa: E402
 
 if TYPE_CHECKING:
+    from enumerator import plots, statistics
     from enumerator.catalogue import Catalogue
+    from enumerator.client import connect
     from enumerator.enumeration import Enumeration, enumerate_minima
 
 __all__ = [
@@ -37,8 +40,11 @@ __all__ = [
     "Overlaps",
     "SolverError",
     "Tolerances",
+    "connect",
     "enumerate_minima",
+    "plots",
     "population_loss",
+    "statistics",
 ]
 
 
@@ -48,8 +54,14 @@ def __getattr__(name: str) -> Any:
         from enumerator.catalogue import Catalogue
 
         return Catalogue
+    if name == "connect":
+        from enumerator.client import connect
+
+        return connect
     if name in ("Enumeration", "enumerate_minima"):
         from enumerator import enumeration
 
         return getattr(enumeration, name)
+    if name in ("statistics", "plots"):
+        return importlib.import_module(f"enumerator.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -175,6 +175,10 @@ class Catalogue:
         """The landscapes selected."""
         return select(self.store, "landscapes", selection)
 
+    def initial_overlaps(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The given starts of the campaigns selected, whether they were run or not."""
+        return select(self.store, "initial_overlaps", selection)
+
     def minimum(self, name: str) -> dict[str, Any]:
         """The row of one minimum or saddle by its id or label, with its counts over all campaigns.
 

@@ -7,14 +7,19 @@ if the loss falls monotonically on the straight way from the lane to the collaps
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
+from enumerator.activations.base import Activation
 from enumerator.effective import groups_of
-from enumerator.loss import gradient
+from enumerator.loss import SecondLayer, gradient
+from enumerator.problem import Landscape
 
 # The way is looked at in these places, more closely at its end, where the slope vanishes like a square.
 _PLACES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
@@ -28,20 +33,28 @@ NEAR = 0.1
 _TRIED = (0.3, 0.1, 0.03, 0.01)
 
 
-@jax.jit
-def _slopes(W: Float[Array, "K D"], target: Float[Array, "K D"], V: Float[Array, "M r"]) -> Float[Array, " n"]:
+@partial(jax.jit, static_argnums=0)
+def _slopes(
+    g: Activation, W: Float[Array, "K D"], target: Float[Array, "K D"], V: Float[Array, "M r"], a: SecondLayer
+) -> Float[Array, " n"]:
     """Rate of change of the loss per length at each of `_PLACES` on the way from W to `target`."""
     way = target - W
-    rates = jax.vmap(lambda place: (gradient(W + place * way, V) * way).sum())(jnp.asarray(_PLACES))
+    rates = jax.vmap(lambda place: (gradient(g, W + place * way, V, a) * way).sum())(jnp.asarray(_PLACES))
     return rates / jnp.sqrt((way * way).sum())
 
 
-def loss_falls(W: NDArray[np.float64], target: NDArray[np.float64], V: NDArray[np.float64], scale: float) -> bool:
+def loss_falls(
+    W: NDArray[np.float64],
+    target: NDArray[np.float64],
+    landscape: Landscape,
+    signs: NDArray[np.float64] | None = None,
+) -> bool:
     """Whether the loss falls all along the straight way from W (K, D) to `target` (K, D)."""
     if not (target - W).any():
         return True
-    slopes = np.asarray(_slopes(jnp.asarray(W), jnp.asarray(target), jnp.asarray(V)))
-    return bool((slopes <= _ROUNDING * scale).all())  # false for NaN
+    V = jnp.asarray(landscape.teacher_factor)
+    slopes = np.asarray(_slopes(landscape.g, jnp.asarray(W), jnp.asarray(target), V, signs))
+    return bool((slopes <= _ROUNDING * landscape.teacher_scale).all())  # false for NaN
 
 
 def nearest_groups(W: NDArray[np.float64], network: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -50,20 +63,85 @@ def nearest_groups(W: NDArray[np.float64], network: NDArray[np.float64]) -> NDAr
 
 
 def collapsed(
-    W: NDArray[np.float64], network: NDArray[np.float64], groups: NDArray[np.intp]
+    W: NDArray[np.float64],
+    network: NDArray[np.float64],
+    groups: NDArray[np.intp],
+    signs: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64] | None:
     """The student (K, D) that computes what the network (K_eff, r) does, nearest to W (K, D) in the groups (K,).
 
     Each neuron is shared out among its group by their components along it; students of no group (-1) and
-    those that point away from theirs are dead. None if a neuron is left without a student.
+    those that point away from theirs are dead. With `signs` (K,), relative to those of their neurons, students of the
+    other sign keep their components, and the rest make up for them. None if a neuron is left without a student.
     """
     target = np.zeros_like(W)
+    agree = np.ones(len(W), bool) if signs is None else signs > 0
     for neuron, weights in enumerate(network):
         members = np.flatnonzero(groups == neuron)
-        along = np.maximum(W[members, : len(weights)] @ weights, 0.0)
-        if not along.sum() > 0:
+        along = np.maximum(W[members, : len(weights)] @ weights, 0.0) / (weights @ weights)
+        own = agree[members]
+        if not along[own].sum() > 0:
             return None
-        target[members, : len(weights)] = np.outer(along / along.sum(), weights)
+        along[own] *= (1 + along[~own].sum()) / along[own].sum()
+        target[members, : len(weights)] = np.outer(along, weights)
+    return target
+
+
+def paired(W: NDArray[np.float64], network: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The student (K, D) of an odd activation near W (K, D) that computes what the network (K_eff, r) does.
+
+    Each neuron is the student nearest to it, as they are assigned; of the others two and two become opposite, and
+    one that is left over vanishes.
+    """
+    target = np.zeros_like(W)
+    full = np.pad(network, ((0, 0), (0, W.shape[1] - network.shape[1])))
+    cost = ((W[:, None] - full[None]) ** 2).sum(axis=2)
+    students, neurons = linear_sum_assignment(cost)
+    target[students] = full[neurons]
+    left = [row for row in range(len(W)) if row not in set(students.tolist())]
+    while len(left) > 1:
+        first = left.pop(0)
+        other = min(left, key=lambda row: float(np.linalg.norm(W[first] + W[row])))
+        left.remove(other)
+        target[first] = (W[first] - W[other]) / 2
+        target[other] = -target[first]
+    return target
+
+
+def nearest_member(
+    W: NDArray[np.float64],
+    network: NDArray[np.float64],
+    landscape: Landscape,
+    signs: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64] | None:
+    """The student (K, D) near W (K, D) that computes what the network (K_eff, r) does; None where none is near."""
+    if not landscape.g.is_homogeneous:
+        return paired(W, network)
+    groups = nearest_groups(W, network)
+    if signs is None:
+        return collapsed(W, network, groups)
+    norms = np.linalg.norm(W, axis=1)
+    along = (W[:, : network.shape[1]] * network[groups]).sum(axis=1) / np.linalg.norm(network[groups], axis=1)
+    # Students of both signs that cancel each other, wherever they point.
+    stray = (along < np.cos(_TRIED[0]) * norms) & (norms > _TRIED[-1] * landscape.teacher_scale)
+    target = collapsed(W, network, np.where(stray, -1, groups), signs)
+    return None if target is None else target + _cancelling(np.where(stray[:, None], W, 0.0), signs)
+
+
+def _cancelling(W: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Students near W (K, D) in groups of one direction each whose signed sum is zero; those of zero norm stay so."""
+    units = W / np.maximum(np.linalg.norm(W, axis=1), np.finfo(float).tiny)[:, None]
+    target, groups = np.zeros_like(W), groups_of(units, 1.0, _TRIED[0])
+    for group in range(groups.max(initial=-1) + 1):
+        members = np.flatnonzero(groups == group)
+        direction = W[members].sum(axis=0)
+        direction = direction / np.linalg.norm(direction)
+        along = np.maximum(W[members] @ direction, 0.0)
+        sums = [along[signs[members] == sign].sum() for sign in (1.0, -1.0)]
+        if min(sums) > 0:
+            middle = np.sqrt(sums[0] * sums[1])
+            along = along * middle / np.where(signs[members] > 0, sums[0], sums[1])
+            target[members] = np.outer(along, direction)
     return target
 
 

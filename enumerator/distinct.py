@@ -8,19 +8,20 @@ equivalence relation and the classes do not depend on the order of arrival.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from enumerator.colouring import Permutation
+from enumerator.curvature import lifted_distance, manifold_newton
 from enumerator.effective import Network, has_zero_loss
 from enumerator.loss import as_numpy
-from enumerator.newton import polish
+from enumerator.newton import compiled_polish
 from enumerator.problem import Landscape
-from enumerator.stability import StationaryPoint, hessian_lipschitz
+from enumerator.stability import StationaryPoint, geodesic_ball, hessian_lipschitz
 from enumerator.symmetry import Answer, automorphism_order, canonical_form, match, orbit_size_log10
 
 # All in units of the largest squared norm of a teacher, so that no answer depends on the unit of length.
@@ -38,8 +39,6 @@ LOSS_GAP = 1e-9
 # group are found: between the rounding (1e-10) and the smallest splitting of a symmetric pair.
 SYMMETRIC = 1e-7
 
-_polish = jax.jit(polish)
-
 
 def isolation_radius(point: StationaryPoint) -> float:
     """Frobenius radius within which a nondegenerate stationary point is the only one; 0 if degenerate.
@@ -47,17 +46,25 @@ def isolation_radius(point: StationaryPoint) -> float:
     Between two stationary points at distance s the mean Hessian is singular, but differs from the
     Hessian at either by at most L s/2: so s >= 2 min|eigenvalue|/L.
     """
-    if point.flat_dimension or len(point.hessian_spectrum) == 0:
+    if point.is_degenerate or len(point.hessian_spectrum) == 0:
         return 0.0
     smallest = float(np.abs(point.hessian_spectrum).min())
-    trial = min(0.5 * float(point.norms.min()), smallest)
-    return min(trial, 2 * smallest / hessian_lipschitz(point.norms, point.teacher_norms, trial))
+    if not point.landscape.equations.manifold.is_free:
+        return geodesic_ball(point, smallest)[0]
+    trial = min(0.5 * float(point.norms.min()), smallest) if point.landscape.g.is_homogeneous else smallest
+    return min(trial, 2 * smallest / hessian_lipschitz(point.landscape.g, point.norms, point.teacher_norms, trial))
 
 
 def _repolished(network: Network) -> tuple[np.ndarray, np.ndarray]:
-    V = jnp.asarray(network.landscape.teacher_factor)
-    W = as_numpy(_polish(jnp.asarray(network.W), V)[0])
-    return W @ W.T, W @ network.landscape.teacher_factor.T
+    landscape, V = network.landscape, network.landscape.teacher_factor
+    if landscape.equations.manifold.is_free:
+        W = as_numpy(
+            compiled_polish(landscape.g, jnp.asarray(network.W), jnp.asarray(V), network.second_layer_weights)[0]
+        )
+    else:
+        W = manifold_newton(landscape.equations, network.W, V)[0]
+    polished = replace(network, W=W, Q=W @ W.T, R=W[:, : V.shape[1]] @ V.T)
+    return polished.coloured, polished.R
 
 
 def loss_gap(point: Network) -> float:
@@ -75,26 +82,51 @@ def is_same(a: Network, b: StationaryPoint) -> bool:
     if len(a.W) != len(b.W) or abs(a.loss - b.loss) > loss_gap(b):
         return False
     T, unit = b.landscape.T, b.landscape.overlap_scale
-    found = match(a.Q, a.R, b.Q, b.R, T, SAME * unit, DIFFERENT * unit)
+    found = match(a.coloured, a.R, b.coloured, b.R, T, SAME * unit, DIFFERENT * unit)
     if found.answer == Answer.REPOLISH:
         found = match(*_repolished(a), *_repolished(b), T, SAME * unit, DIFFERENT * unit)
     if found.answer != Answer.REPOLISH or found.students is None or found.teachers is None:
         return found.answer == Answer.SAME
-    R = b.R[found.students][:, found.teachers]
-    distance = np.linalg.norm((a.R - R) @ np.linalg.pinv(b.landscape.teacher_factor).T)
-    return bool(distance <= isolation_radius(b))
+    return lifted_distance(
+        a.W, _permuted(b, found.students, found.teachers), b.landscape.teacher_rank
+    ) <= isolation_radius(b)
 
 
-def match_points(new: Sequence[Network], known: Sequence[StationaryPoint]) -> list[int]:
+def _permuted(point: Network, students: Permutation, teachers: Permutation) -> np.ndarray:
+    """Weights (K, r + p) of a point with its students, and teachers, in another order."""
+    rank = point.landscape.teacher_rank
+    parallel = point.R[students][:, teachers] @ np.linalg.pinv(point.landscape.teacher_factor).T
+    return np.concatenate([parallel, point.W[students, rank:]], axis=1)
+
+
+class PointsByLoss:
+    """A growing list of points, found by their losses without a look at all the others."""
+
+    def __init__(self, points: Iterable[StationaryPoint] = ()) -> None:
+        self._points = list(points)
+        self.losses = np.array([point.loss for point in self._points])
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __getitem__(self, position: int) -> StationaryPoint:
+        return self._points[position]
+
+    def add(self, point: StationaryPoint) -> int:
+        """Append a point; its position."""
+        self._points.append(point)
+        self.losses = np.append(self.losses, point.loss)
+        return len(self._points) - 1
+
+    def near(self, loss: float, width: float) -> list[int]:
+        """Positions of the points whose loss is at most `width` from this one."""
+        return np.flatnonzero(np.abs(self.losses - loss) <= width).tolist()
+
+
+def match_points(new: Sequence[Network], known: Sequence[StationaryPoint] | PointsByLoss) -> list[int]:
     """For each new point the position of the same point in `known`, or -1. Only points of nearby loss are matched."""
-    order = np.argsort([point.loss for point in known], kind="stable")
-    losses = np.array([known[position].loss for position in order])
-    answers = []
-    for point in new:
-        width = loss_gap(point)
-        first, last = np.searchsorted(losses, [point.loss - width, point.loss + width])
-        answers.append(next((int(k) for k in order[first:last] if is_same(point, known[k])), -1))
-    return answers
+    known = known if isinstance(known, PointsByLoss) else PointsByLoss(known)
+    return [next((k for k in known.near(point.loss, loss_gap(point)) if is_same(point, known[k])), -1) for point in new]
 
 
 @lru_cache(maxsize=64)
@@ -109,16 +141,15 @@ def canonical(point: StationaryPoint) -> StationaryPoint:
     A flat minimum has no orbit size: its permuted copies are connected.
     """
     gap = SYMMETRIC * point.landscape.overlap_scale
-    form = canonical_form(point.Q, point.R, point.landscape.T, gap)
-    students = len(point.W)
+    form = canonical_form(point.coloured, point.R, point.landscape.T, gap)
+    students, signs = len(point.W), point.second_layer_weights
     size = orbit_size_log10(students, teacher_automorphisms(point.landscape), form.stabiliser_order)
-    R = point.R[form.students][:, form.teachers]
-    W = R @ np.linalg.pinv(point.landscape.teacher_factor).T
     return replace(
         point,
-        W=W,
+        W=_permuted(point, form.students, form.teachers),
         Q=point.Q[np.ix_(form.students, form.students)],
-        R=R,
+        R=point.R[form.students][:, form.teachers],
         isotropy=form.isotropy,
-        orbit_size_log10=None if point.flat_dimension else size,
+        orbit_size_log10=None if point.is_degenerate else size,
+        second_layer_weights=None if signs is None else signs[form.students],
     )

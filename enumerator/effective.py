@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from enumerator.activations.base import Activation
 from enumerator.loss import one_sided_derivative, one_sided_gradient
 from enumerator.problem import Landscape
 
@@ -19,18 +20,34 @@ PARALLEL = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A student in the span of the teachers: reduced weights W (K, r), overlaps Q (K, K) and R (K, M), its loss."""
+    """A student in the span of the teachers: reduced weights W (K, r + p), overlaps Q (K, K) and R (K, M), its loss.
+
+    `second_layer_weights` (K,) are +-1 where the second layer is trained, and None where it is fixed.
+    """
 
     landscape: Landscape
     W: NDArray[np.float64]
     Q: NDArray[np.float64]
     R: NDArray[np.float64]
     loss: float
+    second_layer_weights: NDArray[np.float64] | None
 
     @property
     def norms(self) -> NDArray[np.float64]:
         """Norms of the students (K,)."""
         return np.linalg.norm(self.W, axis=1)
+
+    @property
+    def scale_directions(self) -> int:
+        """Directions in which scale moves between the layers of a neuron, at no loss: one each if both are trained."""
+        return 0 if self.second_layer_weights is None else len(self.W)
+
+    @property
+    def coloured(self) -> NDArray[np.float64]:
+        """Q with its diagonal negative for neurons of negative weight: what symmetry tells apart."""
+        if self.second_layer_weights is None:
+            return self.Q
+        return self.Q - np.diag(np.where(self.second_layer_weights < 0, 2 * np.diag(self.Q), 0.0))
 
     @property
     def teacher_norms(self) -> NDArray[np.float64]:
@@ -73,34 +90,78 @@ def merged(W: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.float
     return sums
 
 
+def merged_student(
+    W: NDArray[np.float64], groups: NDArray[np.intp], signs: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """`merged` neurons and their signs (K_eff,): students of either sign (K,) add up, and the longer sum decides."""
+    if signs is None:
+        return merged(W, groups), None
+    sums, grouped = merged(signs[:, None] * W, groups), groups >= 0
+    along = np.zeros(len(sums))
+    np.add.at(along, groups[grouped], (sums[groups[grouped]] * W[grouped]).sum(axis=1))
+    own = np.where(along < 0, -1.0, 1.0)
+    return own[:, None] * sums, own
+
+
 def effective_network(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL) -> NDArray[np.float64]:
     """Rows of W (K, D) with parallel ones summed and dead ones dropped: (K_eff, D), the same function for ReLU."""
     return merged(W, groups_of(W, scale, tolerance))
 
 
+def cancelled(W: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Rows of W (K, D) without opposite pairs and dead ones: the same function for an odd activation."""
+    kept: list[NDArray[np.float64]] = []
+    for row in W:
+        near = [k for k, other in enumerate(kept) if np.linalg.norm(row + other) <= PARALLEL * scale]
+        if near:
+            kept.pop(near[0])
+        elif np.linalg.norm(row) > PARALLEL * scale:
+            kept.append(row)
+    return np.array(kept).reshape(-1, W.shape[1])
+
+
+def reduced(
+    W: NDArray[np.float64], landscape: Landscape, signs: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """The effective network (K_eff, D) of W (K, D) with its signs, by what the activation allows."""
+    if not landscape.equations.manifold.is_free:  # no constrained student can vanish, or take over another's norm
+        return W, None
+    if not landscape.g.is_homogeneous:
+        return cancelled(W, landscape.teacher_scale), None
+    network, own = merged_student(W, groups_of(W, landscape.teacher_scale), signs)
+    alive = np.linalg.norm(network, axis=1) > PARALLEL * landscape.teacher_scale  # opposite signs may cancel
+    return network[alive], None if own is None else own[alive]
+
+
 def zero_loss_network(landscape: Landscape) -> NDArray[np.float64] | None:
     """The effective network of the teachers (K_eff, r), which stands for zero loss; None if it has too many neurons."""
-    network = effective_network(landscape.teacher_factor, landscape.teacher_scale)
+    manifold, V = landscape.equations.manifold, landscape.teacher_factor
+    if not manifold.is_free:
+        fits = landscape.students == landscape.teachers and manifold.deviation(landscape.T) <= PARALLEL
+        return manifold.project(V) if fits else None
+    network = reduced(V, landscape)[0]
     return network if len(network) <= landscape.students else None
 
 
-def release_dead(W: NDArray[np.float64], V: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    """Students W (K, D), each neuron of zero norm moved by 1e-9 `scale` along its steepest descent if there is one.
+def release_dead(W: NDArray[np.float64], landscape: Landscape) -> NDArray[np.float64]:
+    """Students W (K, D), each neuron of zero norm moved along its steepest descent if there is one.
 
-    At zero norm the loss has one-sided derivatives only: the flow leaves along the direction u in
-    which the one-sided derivative is lowest, or the neuron stays at rest where none is negative. All
-    dead neurons of a student leave along the same direction. u is found by descent on the unit
-    sphere from every teacher and from minus every student.
+    It is moved by 1e-9 of the norm of the teachers; a smooth activation has a gradient there, and needs no help.
+    At zero norm the loss has one-sided derivatives only: the flow leaves along the direction u in which the
+    one-sided derivative is lowest, or the neuron stays at rest where none is negative. All dead neurons of a
+    student leave along the same direction. u is found by descent on the unit sphere from every teacher and
+    from minus every student.
     """
     dead = np.flatnonzero(~W.any(axis=1))
-    if len(dead) == 0:
+    if len(dead) == 0 or not landscape.merges:
         return W
+    g, V, scale = landscape.g, landscape.teacher_factor, landscape.teacher_scale
     alive = W[W.any(axis=1)]
     starts = np.concatenate([np.pad(V, ((0, 0), (0, W.shape[1] - V.shape[1]))), -alive])
     starts = starts[np.linalg.norm(starts, axis=1) > 0]
     # In units of the teachers' norm, so that where the descent stops does not depend on the unit of length.
-    candidates = [_descend_on_sphere(u / np.linalg.norm(u), alive / scale, V / scale) for u in starts]
-    slopes = [one_sided_derivative(u, alive, V) for u in candidates]
+    candidates = [_descend_on_sphere(g, u / np.linalg.norm(u), alive / scale, V / scale) for u in starts]
+    slopes = [one_sided_derivative(g, u, alive, V) for u in candidates]
     best = int(np.argmin(slopes))
     if slopes[best] >= 0:
         return W
@@ -109,14 +170,46 @@ def release_dead(W: NDArray[np.float64], V: NDArray[np.float64], scale: float) -
     return released
 
 
+# Where the rate of the loss along a new neuron is compared with zero: it is zero to rounding along the students
+# themselves, and falls from there like the square of the angle, which the descent finds to 1e-6.
+_NO_RATE = 1e-9
+# Angles off the students from which the descent begins, beside the teachers.
+_OFF = 0.3
+
+
+def dead_stay(network: Network) -> bool:
+    """Whether a dead neuron of negative second-layer weight stays dead: no direction (of 2 K_eff + M tried) descends.
+
+    With a second layer trained from a negative balance |w|^2 - a^2 a neuron keeps its sign. At w = 0 the loss changes
+    by a h(u)|w| along u, h the one-sided derivative for a = 1: the neuron stays if h <= 0 everywhere.
+    h vanishes along the students, where its curvature is that of S_i: so all of these are negative then.
+    """
+    landscape, W, a = network.landscape, network.W, network.second_layer_weights
+    if a is None or not len(W):
+        return False
+    scale, V = landscape.teacher_scale, landscape.teacher_factor
+    units = W / np.linalg.norm(W, axis=1)[:, None]
+    mean = V.mean(axis=0)
+    starts = [*V, *(units + _OFF * np.roll(units, 1, axis=0)), *(units - _OFF * mean)]
+    starts = [u / np.linalg.norm(u) for u in starts if np.linalg.norm(u) > 0]
+    ends = [_descend_on_sphere(landscape.g, u, W / scale, V / scale, a, -1.0) for u in starts]
+    rates = [one_sided_derivative(landscape.g, u, W / scale, V / scale, a) for u in ends]
+    return max(rates) <= _NO_RATE
+
+
 def _descend_on_sphere(
-    u: NDArray[np.float64], alive: NDArray[np.float64], V: NDArray[np.float64]
+    g: Activation,
+    u: NDArray[np.float64],
+    alive: NDArray[np.float64],
+    V: NDArray[np.float64],
+    a: NDArray[np.float64] | None = None,
+    sign: float = 1.0,
 ) -> NDArray[np.float64]:
-    """Local minimum on the unit sphere of the one-sided derivative of a new neuron along u (D,)."""
+    """Local minimum on the unit sphere of the one-sided derivative of a new neuron along u (D,), times its sign."""
 
     def slope(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         length = np.linalg.norm(x)
-        value, rate = one_sided_derivative(x, alive, V), one_sided_gradient(x, alive, V)
-        return value, (rate - (rate @ x) * x / length**2) / length
+        value, rate = one_sided_derivative(g, x, alive, V, a), one_sided_gradient(g, x, alive, V, a)
+        return sign * value, sign * (rate - (rate @ x) * x / length**2) / length
 
     return minimize(slope, u, jac=True, method="BFGS").x

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from enumerator import records
 from enumerator.dynamics import check_solvable
+from enumerator.follow import follow_shard
 from enumerator.labels import point_id, point_label
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 from enumerator.selection import output_schema
-from enumerator.solve import solve_shard
 from enumerator.stability import SADDLE
 from enumerator.starts import ShardResult
 
@@ -33,18 +33,20 @@ def enumerate_minima(
     landscape: Landscape,
     starts: int = 1000,
     seed: int = 0,
-    dynamics: str = "gradient-flow",
+    dynamics: str | Dynamics = "gradient-flow",
     law: InitialLaw | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Enumeration:
     """Follow `starts` starts to their ends and tell the distinct minima apart, in this process.
 
-    `law` is by default w ~ N(0, I_d) with d = 1000. `progress` is called with the number of starts
+    `law` is by default w ~ N(0, I_d) with d = 1000. `dynamics` is its name, or a `Dynamics`
+    with its settings. `progress` is called with the number of starts
     that retired, as they do. Raises InputError for settings that do not fit together.
     """
-    campaign = Campaign(landscape, Dynamics(dynamics), law or InitialLaw(), seed)
+    dynamics = Dynamics(dynamics) if isinstance(dynamics, str) else dynamics
+    campaign = Campaign(landscape, dynamics, law or InitialLaw(), seed)
     check_solvable(campaign)
-    return tabulate(solve_shard(campaign, 0, starts, progress=progress))
+    return tabulate(follow_shard(campaign, 0, starts, progress=progress))
 
 
 def tabulate(result: ShardResult) -> Enumeration:

@@ -8,18 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.catalogue import Catalogue
-from enumerator.collapse import collapsed, nearest_groups
 from enumerator.distinct import match_points
 from enumerator.dynamics import check_solvable
-from enumerator.effective import has_zero_loss
 from enumerator.errors import InputError
 from enumerator.loss import exact_loss
 from enumerator.overlaps import lift
 from enumerator.problem import Campaign, InitialLaw, Landscape
-from enumerator.recognition import Recogniser
+from enumerator.recognition import Recogniser, distance_to
 from enumerator.records import OUTCOMES
 from enumerator.solve import solve_starts
-from enumerator.stability import StationaryPoint
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,8 @@ class Identification:
     """`nearest` and `reached` are labels of the catalogue: None if it has none, or not yet the one reached.
 
     `distance` is the Frobenius distance, in reduced weights, to the nearest copy of `nearest` found by
-    alternating assignments (an upper bound); `inside` tells whether it is proven to flow there.
+    alternating assignments (an upper bound); `inside` tells whether it is proven to flow there, which with a trained
+    second layer no distance alone does.
     """
 
     loss: float
@@ -57,7 +55,7 @@ def identify(
 ) -> Identification:
     """The known point nearest to overlaps Q (K, K), R (K, M), and that in which the gradient flow from there ends.
 
-    Raises InputError for overlaps that no weights have.
+    A trained second layer is one of ones there. Raises InputError for overlaps that no weights have.
     """
     campaign = Campaign(landscape, law=InitialLaw(Q=Q[None], R=R[None]))
     check_solvable(campaign)
@@ -66,7 +64,8 @@ def identify(
     registered = catalogue.landscapes(landscape=landscape.id).num_rows > 0
     known = [entry for table in ("minima", "saddles") if registered for entry in catalogue.points(landscape.id, table)]
     recogniser = Recogniser(landscape)
-    distances = [_distance(recogniser, W, entry.point) for entry in known]
+    trained = landscape.second_layer == "trained"
+    distances = [distance_to(recogniser, W, entry.point, np.ones(len(W)) if trained else None) for entry in known]
     nearest = int(np.argmin(distances)) if distances and np.isfinite(min(distances)) else None
 
     result = solve_starts(campaign, np.array([0]))
@@ -76,20 +75,12 @@ def identify(
         (position,) = match_points([reached], [entry.point for entry in known])
         label = known[position].label if position >= 0 else None
     return Identification(
-        loss=exact_loss(W, V),
+        loss=exact_loss(landscape.g, W, V),
         nearest=None if nearest is None else known[nearest].label,
         distance=None if nearest is None else distances[nearest],
-        inside=nearest is not None and distances[nearest] < known[nearest].point.radius,
+        inside=nearest is not None and not trained and distances[nearest] < known[nearest].point.radius,
         outcome=outcome,
         reached=label,
         reached_loss=reached.loss if reached else float(result.starts.loss[0]),
         reached_order=reached.anti_aligned if reached else None,
     )
-
-
-def _distance(recogniser: Recogniser, W: NDArray[np.float64], point: StationaryPoint) -> float:
-    """Distance of W (K, D) to the orbit of a point, or to the nearest student of zero loss; infinite if not known."""
-    if len(point.W) == len(W) or not has_zero_loss(point.loss, point.landscape):
-        return recogniser.distance(W, point)
-    target = collapsed(W, point.W, nearest_groups(W, point.W))
-    return np.inf if target is None else float(np.linalg.norm(W - target))

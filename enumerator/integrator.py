@@ -3,8 +3,9 @@
 The second-order stabilised method of Sommeijer, Shampine & Verwer (1998), "RKC: an explicit solver
 for parabolic PDEs". Its stability interval grows like 0.65 s^2 with the number of stages s, so a slow
 manifold costs the square root of what an ordinary explicit method pays. A lane is a small state
-machine: each tick evaluates one stage, whatever stage of whatever method the neighbouring lanes of
-the batch are in, so that no evaluation is wasted on waiting.
+machine: each tick takes in the rate at one stage, whatever stage of whatever method the neighbouring
+lanes of the batch are in, so that no evaluation is wasted on waiting; and evaluates the next. So the
+rate passes from tick to tick through memory: what a compiler would else evaluate anew for each use.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def _method(stages: int) -> _Method:
     return _Method(coefficients, float((w0 + 1) * ddT[stages] / dT[stages]))
 
 
+_GOLDEN = (np.sqrt(5) - 1) / 2
 _METHODS = [_method(stages) for stages in STAGE_COUNTS]
 _COEFFICIENTS = np.concatenate([method.coefficients for method in _METHODS])
 _OFFSETS = np.cumsum([0, *(len(method.coefficients) for method in _METHODS[:-1])]).astype(np.int32)
@@ -71,14 +73,15 @@ _STABILITY = np.array([method.stability for method in _METHODS])
 class RKCState:
     """A lane: the last accepted point and its rate, the two latest stages of the step under way, counters.
 
-    `stage` is the point that the next tick evaluates; `stage_number` 0 means that it is a probe of
-    the stiffness, along `probe` (unit Frobenius norm), and `steps_to_probe` counts down to the next
-    (below zero: probes in a row).
+    `stage_rate` is the rate at `stage`, which the next tick takes in; `stage_number` 0 means that this is a probe
+    of the stiffness, along `probe` (unit Frobenius norm), and `steps_to_probe` counts down to the next (below zero:
+    probes in a row).
     """
 
     W: Float[Array, "*lanes K D"]
     rate: Float[Array, "*lanes K D"]
     stage: Float[Array, "*lanes K D"]
+    stage_rate: Float[Array, "*lanes K D"]
     previous: Float[Array, "*lanes K D"]
     probe: Float[Array, "*lanes K D"]
     stiffness: Float[Array, "*lanes"]
@@ -97,12 +100,17 @@ def _norm(x: Float[Array, "K D"]) -> Float[Array, ""]:
 
 
 def _choose_method(
-    step: Float[Array, ""], stiffness: Float[Array, ""]
+    step: Float[Array, ""], stiffness: Float[Array, ""], evaluations: Integer[Array, ""]
 ) -> tuple[Float[Array, ""], Integer[Array, ""], Float[Array, ""]]:
-    """The step (cut to the largest stable one), the fewest stages that are stable, and the first stage's weight."""
+    """The step (cut to the largest stable one), the fewest stages that are stable, and the first stage's weight.
+
+    Many stages hardly damp the modes at the crests of their polynomial. Where the largest step is taken again and
+    again it varies by half, by the golden ratio from one to the next, so that no mode sits on a crest.
+    """
     stability = jnp.asarray(_STABILITY)
+    longest = _STABILITY[-1] * (1 - 0.5 * ((evaluations.astype(jnp.float64) * _GOLDEN) % 1.0)) / stiffness
+    step = jnp.minimum(step, longest)
     method = jnp.minimum(jnp.searchsorted(stability, step * stiffness), len(_METHODS) - 1).astype(jnp.int32)
-    step = jnp.minimum(step, stability[method] / stiffness)
     return step, method, jnp.asarray(_COEFFICIENTS)[jnp.asarray(_OFFSETS)[method] + 1, 2]
 
 
@@ -116,10 +124,12 @@ def rkc_init(field: VectorField, W: Float[Array, "K D"]) -> RKCState:
     speed = _norm(rate)
     zero = jnp.zeros_like(speed)
     probe = rate / jnp.maximum(speed, np.finfo(np.float64).tiny)
+    stage = _probe_point(W, probe)
     return RKCState(
         W=W,
         rate=rate,
-        stage=_probe_point(W, probe),
+        stage=stage,
+        stage_rate=field(stage),
         previous=W,
         probe=probe,
         stiffness=zero,
@@ -130,7 +140,7 @@ def rkc_init(field: VectorField, W: Float[Array, "K D"]) -> RKCState:
         error=jnp.ones_like(speed),
         gradient_norm=speed,
         flow_time=zero,
-        evaluations=jnp.asarray(1, jnp.int32),
+        evaluations=jnp.asarray(2, jnp.int32),
     )
 
 
@@ -146,12 +156,13 @@ def _step_ratio(
     return jnp.clip(ratio, _SHRINK, jnp.where(accepted, _GROW, 1.0))
 
 
-def rkc_tick(field: VectorField, tolerance: float, state: RKCState) -> RKCState:
-    """Evaluate the field at the current stage; then form the next stage, or judge the step and begin the next.
+def rkc_tick(field: VectorField, tolerance: float, state: RKCState, settle: VectorField = lambda W: W) -> RKCState:
+    """From the rate at the current stage form the next one, or judge the step and begin another; evaluate there.
 
-    `tolerance` bounds the estimated local error of a step over the norm of W.
+    `tolerance` bounds the estimated local error of a step over the norm of W. `settle` maps an accepted point to where
+    the field has been evaluated for it: onto a manifold.
     """
-    rate = field(state.stage)
+    rate = state.stage_rate
     stages = jnp.asarray(STAGE_COUNTS, jnp.int32)[state.method]
     probed = state.stage_number == 0
     finished = state.stage_number >= stages
@@ -160,7 +171,7 @@ def rkc_tick(field: VectorField, tolerance: float, state: RKCState) -> RKCState:
     estimate = 0.8 * (state.W - state.stage) + 0.4 * state.step * (state.rate + rate)
     error = _norm(estimate) / (tolerance * _norm(state.stage))
     accepted = finished & (error <= 1)  # a NaN is no error below one: the step is rejected
-    W = jnp.where(accepted, state.stage, state.W)
+    W = jnp.where(accepted, settle(state.stage), state.W)
     base_rate = jnp.where(accepted, rate, state.rate)
 
     change = rate - state.rate
@@ -176,17 +187,19 @@ def rkc_tick(field: VectorField, tolerance: float, state: RKCState) -> RKCState:
 
     wanted = jnp.where(finished, state.step * _step_ratio(error, state.error, accepted), state.step)
     wanted = jnp.where(wanted > 0, wanted, 1 / stiffness)
-    step, method, weight = _choose_method(wanted, stiffness)
+    step, method, weight = _choose_method(wanted, stiffness, state.evaluations)
 
     row = jnp.asarray(_OFFSETS)[state.method] + jnp.minimum(state.stage_number + 1, stages)
     mu, nu, mu_rate, gamma_rate = jnp.asarray(_COEFFICIENTS)[row]
     next_stage = (1 - mu - nu) * state.W + mu * state.stage + nu * state.previous
     next_stage = next_stage + state.step * (mu_rate * rate + gamma_rate * state.rate)
     first_stage = jnp.where(probes, _probe_point(W, probe), W + weight * step * base_rate)
+    stage = jnp.where(begins | probes, first_stage, next_stage)
     return RKCState(
         W=W,
         rate=base_rate,
-        stage=jnp.where(begins | probes, first_stage, next_stage),
+        stage=stage,
+        stage_rate=field(stage),
         previous=jnp.where(begins, W, state.stage),
         probe=probe,
         stiffness=stiffness,

@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 from numpy.typing import NDArray
 
+from enumerator.geometry import Teachers
+
 # Overlaps closer than this part of the largest product of norms in their block (Q, R or T: students may
 # be a million times shorter or longer than the teachers) are equal by symmetry: hundreds of roundings of a given
 # table, and never by chance (a thousand random entries come this close with probability 1e-6).
@@ -69,7 +71,7 @@ def all_different(students: int, teachers: int) -> NDArray[np.int32]:
     return np.arange(students * (students + teachers), dtype=np.int32).reshape(students, students + teachers)
 
 
-def projection(classes: Integer[Array, "K N"] | None, V: Float[Array, "M r"]) -> Projection:
+def projection(classes: Integer[Array, "K N"] | None, V: Teachers) -> Projection:
     """Averages the teacher overlaps and the perpendicular part of a rate over the classes of `lane_classes`."""
     if classes is None:
         return lambda rate: rate
@@ -84,6 +86,12 @@ def projection(classes: Integer[Array, "K N"] | None, V: Float[Array, "M r"]) ->
 
     def project(rate: Float[Array, "K D"]) -> Float[Array, "K D"]:
         parallel = average(rate[:, :r] @ V.T, classes[:, :M]) @ inverse
-        return jnp.concatenate([parallel, average(rate[:, r:], classes[:, M:])], axis=1)
+        K = len(classes)
+        beyond = average(rate[:, r : r + K], classes[:, M:])
+        # What belongs to a student alone, such as its second layer, goes with its class on the diagonal.
+        own = jnp.diagonal(classes[:, M:])
+        alike = (own[:, None] == own[None, :]).astype(rate.dtype)
+        rest = (alike / alike.sum(axis=1, keepdims=True)) @ rate[:, r + K :]
+        return jnp.concatenate([parallel, beyond, rest], axis=1)
 
     return project

@@ -53,7 +53,7 @@ def _change_settings(store: Store, table: DeltaTable, change: Callable[[dict[str
 
 
 # By the version that it leads to.
-STEPS: dict[int, Step] = {2: _to_2}
+STEPS: dict[int, Step] = {2: _to_2, 3: lambda store: add_columns(store, "starts", "distance_error", "second_layer")}
 
 
 def add_columns(store: Store, name: str, *columns: str) -> None:

@@ -17,7 +17,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Integer
 from numpy.typing import NDArray
 
-from enumerator.loss import Derivatives, gradient, hessian
+from enumerator.activations.base import Activation
+from enumerator.loss import Derivatives, SecondLayer, compiled_gradient, compiled_hessian, gradient, hessian
 
 # Loss, gradient and Hessian product at a point along a direction.
 Model = Callable[[Float[Array, "K D"], Float[Array, "K D"]], Derivatives]
@@ -30,7 +31,10 @@ _LOSS_ROUNDING = 1e-13
 
 @struct.dataclass
 class NewtonState:
-    """A lane: the point with its loss and gradient, the trust radius, and conjugate gradients under way."""
+    """A lane: the point with its loss and gradient, the trust radius, and conjugate gradients under way.
+
+    `at` is what was evaluated for the next tick: at the trial point when `judging`, else along the direction.
+    """
 
     W: Float[Array, "*lanes K D"]
     loss: Float[Array, "*lanes"]
@@ -42,6 +46,7 @@ class NewtonState:
     model_decrease: Float[Array, "*lanes"]
     judging: Bool[Array, "*lanes"]
     inner: Integer[Array, "*lanes"]
+    at: Derivatives
     gradient_norm: Float[Array, "*lanes"]
     flow_time: Float[Array, "*lanes"]
     evaluations: Integer[Array, "*lanes"]
@@ -65,9 +70,10 @@ def newton_init(model: Model, W: Float[Array, "K D"], radius: float | Float[Arra
         model_decrease=jnp.zeros_like(at.loss),
         judging=jnp.asarray(False),
         inner=jnp.asarray(0, jnp.int32),
+        at=model(W, -at.gradient),
         gradient_norm=jnp.sqrt(_dot(at.gradient, at.gradient)),
         flow_time=jnp.full_like(at.loss, jnp.nan),
-        evaluations=jnp.asarray(1, jnp.int32),
+        evaluations=jnp.asarray(2, jnp.int32),
     )
 
 
@@ -132,21 +138,21 @@ def _judge(state: NewtonState, trial: Derivatives, largest: float | Float[Array,
 
 
 def newton_tick(model: Model, scale: float | Float[Array, ""], state: NewtonState) -> NewtonState:
-    """One evaluation: a step of conjugate gradients, or the judgement of the trial point they led to.
+    """A step of conjugate gradients, or the judgement of the trial point they led to; then the next evaluation.
 
     `scale` is the norm of the teachers: the unit of the gradient in the forcing term
     min(1/2, sqrt(|gradient|/scale)) (superlinear convergence) and the largest trust radius.
     """
-    at = model(jnp.where(state.judging, state.W + state.step, state.W), state.direction)
     forcing = jnp.minimum(0.5, jnp.sqrt(state.gradient_norm / scale))
-    judged = _judge(state, at, scale)
-    advanced = _conjugate_gradient(state, at.hessian_product, forcing)
+    judged = _judge(state, state.at, scale)
+    advanced = _conjugate_gradient(state, state.at.hessian_product, forcing)
     merged = jax.tree.map(lambda a, b: jnp.where(state.judging, a, b), judged, advanced)
-    return replace(merged, evaluations=state.evaluations + 1)
+    at = model(jnp.where(merged.judging, merged.W + merged.step, merged.W), merged.direction)
+    return replace(merged, at=at, evaluations=state.evaluations + 1)
 
 
 def polish(
-    W: Float[Array, "K r"], V: Float[Array, "M r"], iterations: int = 12
+    g: Activation, W: Float[Array, "K r"], V: Float[Array, "M r"], a: SecondLayer = None, iterations: int = 12
 ) -> tuple[Float[Array, "K r"], Float[Array, ""]]:
     """Newton's method on grad L = 0 from nearby, in the span of the teachers: the point and its gradient norm.
 
@@ -155,32 +161,37 @@ def polish(
     """
 
     def norm_at(x: Float[Array, "K r"]) -> tuple[Float[Array, "K r"], Float[Array, ""]]:
-        g = gradient(x, V)
-        return g, jnp.sqrt(_dot(g, g))
+        slope = gradient(g, x, V, a)
+        return slope, jnp.sqrt(_dot(slope, slope))
 
     def body(carry: tuple) -> tuple:
-        x, g, norm, _, count = carry
-        step = jnp.linalg.solve(hessian(x, V).reshape(x.size, x.size), g.ravel()).reshape(x.shape)
-        new_g, new_norm = norm_at(x - step)
+        x, slope, norm, _, count = carry
+        step = jnp.linalg.solve(hessian(g, x, V, a).reshape(x.size, x.size), slope.ravel()).reshape(x.shape)
+        new_slope, new_norm = norm_at(x - step)
         better = new_norm < norm  # false for NaN: the point stays
-        x, g = jnp.where(better, x - step, x), jnp.where(better, new_g, g)
-        return x, g, jnp.where(better, new_norm, norm), new_norm < 0.5 * norm, count + 1
+        x, slope = jnp.where(better, x - step, x), jnp.where(better, new_slope, slope)
+        return x, slope, jnp.where(better, new_norm, norm), new_norm < 0.5 * norm, count + 1
 
     def goes_on(carry: tuple) -> Bool[Array, ""]:
         return carry[3] & (carry[4] < iterations)
 
-    g, norm = norm_at(W)
-    x, _, norm, _, _ = jax.lax.while_loop(goes_on, body, (W, g, norm, jnp.asarray(True), 0))
+    slope, norm = norm_at(W)
+    x, _, norm, _, _ = jax.lax.while_loop(goes_on, body, (W, slope, norm, jnp.asarray(True), 0))
     return x, norm
 
 
-_gradient, _hessian = jax.jit(gradient), jax.jit(hessian)
+# Compiled once per activation and shape.
+compiled_polish = jax.jit(polish, static_argnums=0)
 # The damping of the first step, an eigenvalue, by which it grows or falls, and beyond which nothing is found.
 _FIRST_DAMPING, _DAMPS, _MOST_DAMPING = 1e-4, 5.0, 10.0
 
 
 def nearest_stationary(
-    W: NDArray[np.float64], V: NDArray[np.float64], iterations: int = 60
+    g: Activation,
+    W: NDArray[np.float64],
+    V: NDArray[np.float64],
+    a: NDArray[np.float64] | None = None,
+    iterations: int = 60,
 ) -> tuple[NDArray[np.float64], float]:
     """The stationary point that the norm of the gradient leads to from W (K, r), and that norm there.
 
@@ -191,19 +202,19 @@ def nearest_stationary(
     x, teachers, damping = W, jnp.asarray(V), _FIRST_DAMPING
 
     def slope(point: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        g = np.asarray(_gradient(jnp.asarray(point), teachers))
-        return g, float(np.linalg.norm(g))
+        rate = np.asarray(compiled_gradient(g, jnp.asarray(point), teachers, a))
+        return rate, float(np.linalg.norm(rate))
 
-    g, norm = slope(x)
+    at, norm = slope(x)
     for _ in range(iterations):
-        H = np.asarray(_hessian(jnp.asarray(x), teachers)).reshape(x.size, x.size)
+        H = np.asarray(compiled_hessian(g, jnp.asarray(x), teachers, a)).reshape(x.size, x.size)
         values, vectors = np.linalg.eigh(H)
-        coefficients, before = vectors.T @ g.ravel(), norm
+        coefficients, before = vectors.T @ at.ravel(), norm
         while damping <= _MOST_DAMPING:
             step = (vectors @ (values / (values**2 + damping**2) * coefficients)).reshape(x.shape)
-            new_g, new_norm = slope(x - step)
+            new_at, new_norm = slope(x - step)
             if new_norm < norm:
-                x, g, norm, damping = x - step, new_g, new_norm, damping / _DAMPS
+                x, at, norm, damping = x - step, new_at, new_norm, damping / _DAMPS
                 break
             damping *= _DAMPS
         else:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from enumerator.errors import InputError
-from enumerator.problem import RANK_TOLERANCE
+from enumerator.validation import RANK_TOLERANCE
 
 # An eigenvalue of the cosines of all neurons may fall below zero by this part of the largest: overlaps
 # computed from weights of a million dimensions in float64 miss by less. Of the cosines, because the rounding

@@ -67,14 +67,13 @@ def check_point(
     `point` is read from the row, `tolerances` are those of the campaign that found it. If `precise`,
     loss and gradient are recomputed in 50 digits too, and the symmetry is counted by a plain search.
     """
-    Q, R, T = point.Q, point.R, landscape.T
+    Q, R = point.Q, point.R
     scale = landscape.overlap_scale
     rounding = EIGENVALUE * np.abs(Q).max(initial=scale)
     if not ((np.diag(Q) > 0).all() and np.abs(Q - Q.T).max(initial=0.0) <= rounding and np.isfinite(R).all()):
         yield wrong(name, row, "Q", "", "", "is no matrix of overlaps: symmetric, with positive norms")
         return
-    diagonal = not (T - np.diag(np.diag(T))).any()
-    value = recompute(Q, R, T, diagonal)
+    value = recompute(Q, R, landscape, point.second_layer_weights)
     spectrum, flat = _split_flat(value.hessian, tolerances.definite)
     verdict, above = _verdicts(value, point, tolerances.definite)
     numbers: list[tuple[str, float | None, float]] = [
@@ -89,7 +88,7 @@ def check_point(
             ("perpendicular_min", value.perpendicular.min(), EIGENVALUE),
         ]
     if precise:
-        numbers.append(("loss", precise_loss(Q, R, T), LOSS * scale))
+        numbers.append(("loss", precise_loss(Q, R, landscape, point.second_layer_weights), LOSS * scale))
     for column, computed, tolerance in numbers:
         stored = row[column]
         if (stored is None) != (computed is None) or (
@@ -100,11 +99,16 @@ def check_point(
         stored = row[column]
         if len(stored) != len(computed) or not np.abs(stored - computed).max(initial=0.0) <= EIGENVALUE:
             yield wrong(name, row, column, f"{len(stored)} values", f"{len(computed)} values", "recomputed")
+    signs, trained = row["second_layer_weights"], landscape.second_layer == "trained"
+    if (signs is not None) != trained or (
+        signs is not None and (len(signs) != len(Q) or not (np.abs(signs) == 1).all())
+    ):
+        yield wrong(name, row, "second_layer_weights", signs, None, "+-1 for every neuron if it is trained, else none")
     texts = [
         ("verdict", verdict),
         ("verdict_above", above),
         ("anti_aligned", value.anti_aligned),
-        ("flat_dimension", flat + _hidden_flat(value, landscape, len(Q))),
+        ("flat_dimension", flat + _hidden_flat(value, landscape, len(Q)) + (len(Q) if trained else 0)),
         ("effective_students", len(Q)),
         ("students", landscape.students),
         ("teachers", landscape.teachers),
@@ -115,8 +119,6 @@ def check_point(
     for column, computed in texts:
         if row[column] != computed:
             yield wrong(name, row, column, row[column], computed, "recomputed from Q, R, T and the landscape")
-    if row["second_layer_weights"] is not None:
-        yield wrong(name, row, "second_layer_weights", "a list", None, "a fixed second layer has none")
     yield from _check_place(name, row, point, tolerances, value, precise)
     yield from _check_symmetry(name, row, point, rng, precise)
 
@@ -126,20 +128,24 @@ def _check_place(
 ) -> Iterator[Disagreement]:
     """Is it a stationary point, in its table, in the span of the teachers, with the right ball around it?"""
     norms = [value.gradient_norm, row["gradient_norm"]]
-    if precise and len(point.Q):
-        norms.append(precise_gradient_norm(point.Q, point.R, point.landscape.T))
+    if precise and len(point.Q) and point.landscape.constraint == "none":
+        norms.append(precise_gradient_norm(point.Q, point.R, point.landscape, point.second_layer_weights))
     bound = tolerances.stationary * point.landscape.teacher_scale
     if not max(norms) <= bound:
         yield wrong(name, row, "gradient_norm", row["gradient_norm"], max(norms), "not stationary")
     if (row["verdict"] == SADDLE) != (name == "saddles"):
         yield wrong(name, row, "verdict", row["verdict"], "", f"does not belong into {name}")
     off_span = np.abs(point.Q - point.W @ point.W.T).max(initial=0.0)
+    missed = point.landscape.equations.manifold.deviation(point.Q)
+    if not missed <= EIGENVALUE:
+        yield wrong(name, row, "Q", missed, 0.0, f"is not that of {point.landscape.constraint} students")
     if not off_span <= EIGENVALUE * np.abs(point.Q).max(initial=point.landscape.overlap_scale):
         yield wrong(name, row, "Q", off_span, 0.0, "Q is not R T^+ R^T")
     radius = 0.0
-    if len(point.Q) and row["verdict"] == row["verdict_above"] == MINIMUM:
+    whole = len(point.Q) == point.landscape.students > 0 and not point.is_degenerate
+    if whole and {row["verdict"], row["verdict_above"]} <= {MINIMUM, FLAT_MINIMUM}:
         smallest = min(value.hessian.min(), value.perpendicular.min())
-        radius = ball_radius(float(smallest), point.Q, point.landscape.T, value.gradient_norm)
+        radius = ball_radius(float(smallest), point.Q, point.landscape, value)
     if not abs(radius - row["radius"]) <= RADIUS * max(radius, row["radius"]):
         yield wrong(name, row, "radius", row["radius"], radius, "recomputed from the spectra and norms")
 
@@ -157,7 +163,9 @@ def _finite(values: np.ndarray) -> float | None:
 
 
 def _hidden_flat(value: Recomputed, landscape: Landscape, effective: int) -> int:
-    """Flat directions of the students beyond the effective network: one each, r at zero loss."""
+    """Flat directions of the students beyond the effective network: one each, r at zero loss; r for a pair of erf."""
+    if landscape.activation == "erf":
+        return (landscape.students - effective) // 2 * landscape.teacher_rank
     zero = value.loss <= ZERO_LOSS * landscape.overlap_scale
     return (landscape.students - effective) * (int(np.linalg.matrix_rank(landscape.T)) if zero else 1)
 
@@ -171,25 +179,48 @@ def _verdicts(value: Recomputed, point: StationaryPoint, definite: float) -> tup
     def sign(lowest: float, threshold: float, positive: str) -> str:
         return positive if lowest > threshold else SADDLE if lowest < -threshold else UNDECIDED
 
-    inside = sign(value.hessian.min(initial=largest), threshold, MINIMUM)
-    outside = sign(value.perpendicular.min(initial=largest), threshold, MINIMUM)
+    own = MINIMUM if point.second_layer_weights is None else FLAT_MINIMUM  # scale moves between the layers
+    inside = sign(value.hessian.min(initial=largest), threshold, own)
+    outside = sign(value.perpendicular.min(initial=largest), threshold, own)
     if len(point.Q) < point.landscape.students:
-        hidden = hidden_above = FLAT_MINIMUM
+        hidden = hidden_above = FLAT_MINIMUM if _hidden_flat(value, point.landscape, len(point.Q)) else MINIMUM
         if value.loss > ZERO_LOSS * point.landscape.overlap_scale:
+            if point.landscape.activation == "erf":  # opposite pairs at a positive loss are not decided
+                return max(inside, UNDECIDED, key=order.index), max(inside, outside, UNDECIDED, key=order.index)
             # Flat if copies of one neuron at least stay together; dead neurons never stay.
             hidden = sign(value.splitting.max(initial=-np.inf), definite, FLAT_MINIMUM)
             lowest = np.minimum(value.splitting, value.alphas)
+            if point.second_layer_weights is not None and _no_neuron_ascends(point, point.second_layer_weights):
+                return max(inside, FLAT_MINIMUM, key=order.index), max(inside, outside, FLAT_MINIMUM, key=order.index)
             hidden_above = sign(lowest.max(initial=-np.inf), definite, FLAT_MINIMUM)
         inside = max(inside, hidden, key=order.index)
         outside = max(outside, hidden_above, key=order.index)
     return inside, max(inside, outside, key=order.index)
 
 
+def _no_neuron_ascends(point: StationaryPoint, signs: np.ndarray) -> bool:
+    """Whether no small neuron of positive weight, along any of 4,000 directions, raises the loss: negative ones stay.
+
+    A search of its own, at random and about the students; what the verdict rests on is a descent from fewer directions.
+    """
+    rng = np.random.default_rng(0)
+    W, V = point.W, point.landscape.teacher_factor
+    near = W[rng.integers(len(W), size=2000)] + 0.1 * rng.normal(size=(2000, W.shape[1]))
+    directions = np.concatenate([near, rng.normal(size=(2000, W.shape[1]))])
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    others, weights = np.concatenate([W, V]), np.concatenate([signs, -np.ones(len(V))])
+    lengths, slope = np.linalg.norm(others, axis=1), point.landscape.activation_slope or 0.0
+    along = directions @ others.T
+    t = np.arccos(np.clip(along / np.where(lengths > 0, lengths, 1.0), -1, 1))
+    arc = (lengths * np.sin(t) + (np.pi - t) * along) / (2 * np.pi)
+    return bool((((1 - slope) ** 2 * arc + slope * along) @ weights).max() <= 1e-9 * point.landscape.teacher_scale)
+
+
 def _check_symmetry(
     name: str, row: dict[str, Any], point: StationaryPoint, rng: np.random.Generator, precise: bool
 ) -> Iterator[Disagreement]:
     """Isotropy group and orbit size from a shuffled copy; the stored order must be the canonical one."""
-    Q, R, T = point.Q, point.R, point.landscape.T
+    Q, R, T = point.coloured, point.R, point.landscape.T
     gap = SYMMETRIC * point.landscape.overlap_scale
     shuffled = rng.permutation(len(Q))
     form = canonical_form(Q[np.ix_(shuffled, shuffled)], R[shuffled], T, gap)
@@ -203,7 +234,7 @@ def _check_symmetry(
     if not moved <= 10 * gap:
         yield wrong(name, row, "R", moved, 0.0, "rows or columns are not in canonical order")
     size = None
-    if not row["flat_dimension"]:
+    if not point.is_degenerate:
         # The search is too slow for every point; the labelling is what the catalogue was built with.
         teachers, stabiliser = teacher_automorphisms(point.landscape), form.stabiliser_order
         if precise:

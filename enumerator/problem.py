@@ -14,21 +14,32 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from enumerator.activations import ACTIVATIONS, activation_named
+from enumerator.activations.base import Activation
+from enumerator.constraints import CONSTRAINTS
+from enumerator.equations import Equations
 from enumerator.errors import InputError
+from enumerator.validation import (
+    check_choice,
+    check_count,
+    check_number,
+    check_positive,
+    check_teacher_overlaps,
+    gram_factor,
+)
 
-ACTIVATIONS = ("relu", "leaky_relu", "erf")
-CONSTRAINTS = ("none", "normalized", "orthonormalized")
 SECOND_LAYERS = ("fixed", "trained")
-DYNAMICS = ("gradient-flow", "newton", "gradient-descent", "one-pass-sgd")
-
-# Entries of a teacher overlap matrix may miss symmetry by this much of the largest entry: ten
-# thousand roundings, what a product of long weight vectors leaves; more is a wrong matrix.
-SYMMETRY_TOLERANCE = 1e-12
-# A pivot of the Cholesky factor below this part of the largest diagonal entry counts as zero: the
-# rounding of a Gram matrix of some hundred vectors, far below any overlap that a user writes down.
-RANK_TOLERANCE = 1e-10
+# With the settings that each must have.
+DYNAMICS: dict[str, tuple[str, ...]] = {
+    "gradient-flow": (),
+    "newton": (),
+    "gradient-descent": ("step",),
+    "one-pass-sgd": ("step", "flow_time"),
+}
+# The second layer that a student starts with where it is trained: all ones, or drawn from {-1, 1} or N(0, 1).
+SECOND_LAYER_LAWS = ("ones", "signs", "normal")
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -45,83 +56,6 @@ def _changed_fields(value: Any) -> dict[str, Any]:
         if entry.default is dataclasses.MISSING or current != entry.default:
             changed[entry.name] = current
     return changed
-
-
-def _check_count(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"`{name}` must be a whole number >= {least}, got {value!r}.")
-    return int(value)
-
-
-def _check_positive(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not (np.isfinite(number) and number > 0):
-        raise InputError(f"`{name}` must be a positive finite number, got {value!r}.")
-    return number
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise InputError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
-    return value
-
-
-def _check_teacher_overlaps(T: ArrayLike, teachers: int) -> NDArray[np.float64]:
-    """A symmetric positive semidefinite (M, M) matrix, symmetrised exactly, or InputError."""
-    matrix = np.asarray(T)
-    if matrix.dtype.kind not in "fiu":
-        raise InputError(f"`T` must hold real numbers, got an array of {matrix.dtype}: save it with numpy.save.")
-    matrix = matrix.astype(np.float64)
-    if matrix.shape != (teachers, teachers):
-        raise InputError(
-            f"`T` must have shape (M, M) = ({teachers}, {teachers}), got {matrix.shape}: "
-            "pass one row and one column per teacher."
-        )
-    if not np.isfinite(matrix).all():
-        row, column = np.argwhere(~np.isfinite(matrix))[0]
-        raise InputError(f"`T` must be finite, got {matrix[row, column]} at row {row}, column {column}.")
-    largest = np.abs(matrix).max()
-    excess = np.abs(matrix - matrix.T)
-    if excess.max() > SYMMETRY_TOLERANCE * largest:
-        row, column = np.unravel_index(excess.argmax(), excess.shape)
-        raise InputError(
-            f"`T` must be symmetric, got T[{row},{column}] = {matrix[row, column]} and "
-            f"T[{column},{row}] = {matrix[column, row]}: pass the overlaps V V^T of the teachers."
-        )
-    matrix = (matrix + matrix.T) / 2
-    smallest = np.linalg.eigvalsh(matrix)[0]
-    if smallest < -RANK_TOLERANCE * largest:
-        raise InputError(
-            f"`T` must be positive semidefinite, got the eigenvalue {smallest:.3g}: "
-            "pass the overlaps V V^T of the teachers."
-        )
-    if largest == 0:
-        raise InputError("`T` must have a teacher of positive norm, got all zeros: there is nothing to learn.")
-    if np.abs(matrix - np.eye(teachers)).max() <= SYMMETRY_TOLERANCE:
-        return np.eye(teachers)  # orthonormal up to rounding is orthonormal: one landscape, one id
-    return matrix + 0.0  # -0.0 becomes 0.0: the id must not depend on it
-
-
-def gram_factor(gram: NDArray[np.float64], tolerance: float = RANK_TOLERANCE) -> NDArray[np.float64]:
-    """Factor V (n, rank) with V V^T = `gram`, by Cholesky with diagonal pivoting (Higham 1990).
-
-    Deterministic (no eigenvectors, whose basis depends on the linear algebra library), and the
-    identity for the identity matrix.
-    """
-    remainder = gram.copy()
-    columns = []
-    for _ in range(len(gram)):
-        diagonal = np.diag(remainder)
-        pivot = int(np.argmax(diagonal))
-        if diagonal[pivot] <= tolerance * max(1e-300, float(np.diag(gram).max())):
-            break
-        column = remainder[:, pivot] / np.sqrt(diagonal[pivot])
-        columns.append(column)
-        remainder = remainder - np.outer(column, column)
-    return np.stack(columns, axis=1) if columns else np.zeros((len(gram), 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,21 +76,47 @@ class Landscape:
 
     def __post_init__(self) -> None:
         _set = object.__setattr__
-        _set(self, "students", _check_count("students", self.students))
-        _set(self, "teachers", _check_count("teachers", self.teachers))
-        T = np.eye(self.teachers) if self.T is None else _check_teacher_overlaps(self.T, self.teachers)
+        _set(self, "students", check_count("students", self.students))
+        _set(self, "teachers", check_count("teachers", self.teachers))
+        T = np.eye(self.teachers) if self.T is None else check_teacher_overlaps(self.T, self.teachers)
         T.setflags(write=False)
         _set(self, "T", T)
-        _check_choice("activation", self.activation, ACTIVATIONS)
-        _check_choice("constraint", self.constraint, CONSTRAINTS)
-        _check_choice("second_layer", self.second_layer, SECOND_LAYERS)
-        if (self.activation == "leaky_relu") != (self.activation_slope is not None):
-            raise InputError("`activation_slope` goes with activation leaky_relu, and only with it.")
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("constraint", self.constraint, CONSTRAINTS)
+        check_choice("second_layer", self.second_layer, SECOND_LAYERS)
+        if self.activation_slope is not None:
+            _set(self, "activation_slope", check_number("activation_slope", self.activation_slope))
+        activation_named(self.activation, self.activation_slope)
+
+    @property
+    def g(self) -> Activation:
+        """The activation function."""
+        return activation_named(self.activation, self.activation_slope)
+
+    @property
+    def equations(self) -> Equations:
+        """The activation, the manifold of the students, and whether the second layer is trained."""
+        return Equations(self.g, CONSTRAINTS[self.constraint], self.second_layer == "trained")
+
+    @property
+    def merges(self) -> bool:
+        """Whether parallel students are interchangeable, so that an effective network may have fewer neurons."""
+        return self.g.is_homogeneous and self.equations.manifold.is_free
 
     @cached_property
     def is_orthonormal(self) -> bool:
         """Whether the teachers are orthonormal, T = I."""
         return bool(np.array_equal(self.T, np.eye(self.teachers)))
+
+    @cached_property
+    def has_orders(self) -> bool:
+        """Whether orders are defined: orthogonal teachers, and second layers of ones."""
+        return self.second_layer == "fixed" and not (self.T - np.diag(self.T.diagonal())).any()
+
+    @cached_property
+    def teacher_norms(self) -> NDArray[np.float64]:
+        """Norms (M,) of the teachers."""
+        return np.sqrt(self.T.diagonal())
 
     @cached_property
     def teacher_factor(self) -> NDArray[np.float64]:
@@ -168,7 +128,7 @@ class Landscape:
         """r = rank T."""
         return self.teacher_factor.shape[1]
 
-    @property
+    @cached_property
     def teacher_scale(self) -> float:
         """Frobenius norm of the teachers, sqrt(trace T): the unit of weights, gradients and distances."""
         return float(np.sqrt(np.trace(self.T)))
@@ -212,12 +172,34 @@ class Landscape:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """How the landscape is descended. A frequency always names its dynamics and its initial law."""
+    """How the landscape is descended. A frequency always names its dynamics and its initial law.
+
+    `step` is the learning rate of the dynamics that go in steps, in reduced weights; `flow_time` the time
+    t = step x updates / d for which one-pass-sgd runs.
+    """
 
     name: str = "gradient-flow"
+    step: float | None = None
+    flow_time: float | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("dynamics", self.name, DYNAMICS)
+        check_choice("dynamics", self.name, DYNAMICS)
+        for name in ("step", "flow_time"):
+            value, needed = getattr(self, name), name in DYNAMICS[self.name]
+            if (value is not None) != needed:
+                takes = f"needs `{name}`, got none" if needed else f"has no `{name}`, got {value!r}"
+                raise InputError(f"`dynamics` {self.name} {takes}.")
+            if value is not None:
+                object.__setattr__(self, name, check_positive(name, value))
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether starts fluctuate about their minimum, and never end in it."""
+        return self.name == "one-pass-sgd"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name, and the settings that these dynamics have."""
+        return {"name": self.name} | _changed_fields(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,17 +207,22 @@ class InitialLaw:
     """Distribution of initial overlaps: w ~ N(0, scale^2 I_d), in any dimension d, or a table of given overlaps.
 
     A table is Q (n, K, K) and R (n, K, M), one pair per start; its law is known by the hash of
-    its bytes, so the same numbers give the same campaign wherever the file lies.
+    its bytes, so the same numbers give the same campaign wherever the file lies. Where the students are
+    constrained they are projected. `second_layer` is the law of a where it is trained; with a table all are ones.
     """
 
     dimension: int = 1000
     scale: float = 1.0
+    second_layer: str = "ones"
     Q: NDArray[np.float64] | None = field(default=None, repr=False)
     R: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dimension", _check_count("dimension", self.dimension))
-        object.__setattr__(self, "scale", _check_positive("scale", self.scale))
+        object.__setattr__(self, "dimension", check_count("dimension", self.dimension))
+        object.__setattr__(self, "scale", check_positive("scale", self.scale))
+        check_choice("second_layer_law", self.second_layer, SECOND_LAYER_LAWS)
+        if self.Q is not None and self.second_layer != "ones":
+            raise InputError("given initial overlaps start with a second layer of ones: leave `second_layer_law` out.")
         if (self.Q is None) != (self.R is None):
             raise InputError("a table of initial overlaps needs both Q and R, got only one of them.")
         for name in ("Q", "R"):
@@ -252,10 +239,11 @@ class InitialLaw:
 
     def to_dict(self) -> dict[str, Any]:
         """What the campaign id hashes: dimension and scale, or the digest of the table."""
+        second = {} if self.second_layer == "ones" else {"second_layer": self.second_layer}
         if self.Q is None or self.R is None:
-            return {"dimension": self.dimension, "scale": self.scale}
+            return {"dimension": self.dimension, "scale": self.scale} | second
         content = hashlib.sha256(self.Q.tobytes() + b"|" + self.R.tobytes()).hexdigest()
-        return {"table": content[:32], "table_rows": len(self.Q)}
+        return {"table": content[:32], "table_rows": len(self.Q)} | second
 
 
 @dataclass(frozen=True)
@@ -263,7 +251,8 @@ class Tolerances:
     """Every tolerance of the solvers, with its reason. Stored with the campaign; part of its id."""
 
     # Local error of one step over the norm of the weights. Measured against the same flow at 1e-6
-    # on 512 starts of K = M = 17: at 1e-4 0.2% of the starts change their minimum, at 1e-3 0.6%.
+    # on 4,000 starts of K = 17 and 18, M = d = 17: at 1e-4 0.08% of the starts change their minimum, at
+    # 3e-4 0.18%, at 1e-3 0.2%; a start costs 944, 761 and 653 evaluations at K = M = 17.
     step_error: float = 1e-4
     # Flow time after which a lane is given up as unfinished: ten times the slowest known plateau.
     max_flow_time: float = 1e6
@@ -298,7 +287,7 @@ class Tolerances:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             if entry.name != "linger_below" or self.linger_below != 0:
-                _check_positive(entry.name, getattr(self, entry.name))
+                check_positive(entry.name, getattr(self, entry.name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,14 +305,22 @@ class Campaign:
     tolerances: Tolerances = Tolerances()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", _check_count("seed", self.seed, least=0))
+        object.__setattr__(self, "seed", check_count("seed", self.seed, least=0))
         if self.seed >= 2**63:
             raise InputError(f"`seed` must be below 2^63, got {self.seed}.")
         landscape, law = self.landscape, self.law
+        if law.second_layer != "ones" and landscape.second_layer != "trained":
+            raise InputError("`second_layer_law` goes with second layer trained, and only with it.")
         if not law.is_table and law.dimension < landscape.teacher_rank:
             raise InputError(
                 f"`dimension` must be at least the rank of T, {landscape.teacher_rank}, got {law.dimension}: "
                 "the teachers do not fit into fewer dimensions."
+            )
+        needed = landscape.equations.manifold.needs_dimension(landscape.students)
+        if not law.is_table and law.dimension < needed:
+            raise InputError(
+                f"`dimension` must be at least {needed} for {landscape.students} {landscape.constraint} students, "
+                f"got {law.dimension}: use more dimensions, or fewer students."
             )
         if law.Q is not None and law.R is not None:
             K, M = landscape.students, landscape.teachers
@@ -337,7 +334,7 @@ class Campaign:
         """What the catalogue keeps: landscape, dynamics, law, seed, and every tolerance with its value."""
         return {
             "landscape": self.landscape.to_dict(),
-            "dynamics": dataclasses.asdict(self.dynamics),
+            "dynamics": self.dynamics.to_dict(),
             "law": self.law.to_dict(),
             "seed": self.seed,
             "tolerances": dataclasses.asdict(self.tolerances),
@@ -354,7 +351,7 @@ class Campaign:
         return cls(
             landscape=Landscape.from_dict(content["landscape"]),
             dynamics=Dynamics(**content["dynamics"]),
-            law=InitialLaw(Q=Q, R=R) if "table" in law else InitialLaw(**law),
+            law=InitialLaw(Q=Q, R=R, **{name: law[name] for name in law if "table" not in name}),
             seed=content["seed"],
             tolerances=Tolerances(**content["tolerances"]),
         )

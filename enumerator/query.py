@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from enumerator.datafiles import damaged_file
-from enumerator.errors import CatalogueError, InputError
+from enumerator.errors import CatalogueError, EnumeratorError, InputError
 
 # Set in this order, the last ones shut the door on the others. Nothing is spilled to disk; DuckDB's own
 # limit holds, 80% of the memory of the machine or container for all queries of a process together.
@@ -50,46 +50,92 @@ _USER_ERRORS = (
     duckdb.NotImplementedException,
     duckdb.ConstraintException,
 )
+# Those of them that a row can bring about, as their messages begin.
+_USER_TITLES = ("Invalid Input Error", "Conversion Error", "Out of Range Error")
 # DuckDB reports a file that Arrow cannot read as invalid input, and passes on nothing but a message with
 # these words (2.0, and before).
 _UNREADABLE = ("reading the stream registered as", "get_next failed")
+# Rows of a batch where a result comes in batches, at most.
+BATCH_ROWS = 10_000
+# What this process allows its queries, as settings of DuckDB; the queries that are at work.
+_allowed: list[str] = []
+_at_work: set[duckdb.DuckDBPyConnection] = set()
+
+
+def allow(memory_bytes: int, threads: int) -> None:
+    """Bound the memory of all queries of this process together, and their threads; before the first query."""
+    _allowed[:] = [f"memory_limit='{memory_bytes}B'", f"threads={threads}"]
+
+
+def interrupt() -> None:
+    """Stop the queries that are at work in this process: they raise InputError. For another thread."""
+    for cursor in list(_at_work):
+        cursor.interrupt()
 
 
 @cache
 def _database(process: int) -> duckdb.DuckDBPyConnection:
     """The locked in-memory database of this process; a forked child makes its own."""
     database = duckdb.connect(":memory:")
-    for lock in _LOCKS:
+    for lock in (*_allowed, *_LOCKS):
         database.execute(f"set global {lock}")
     return database
 
 
-def run(query: str, datasets: Mapping[str, ds.Dataset], hint: str = "") -> pa.Table:
+Datasets = Mapping[str, ds.Dataset | pa.Table]
+
+
+def run(query: str, datasets: Datasets, hint: str = "") -> pa.Table:
     """The result of one SELECT statement over `datasets` by name. Reads nothing else, writes nothing.
 
     Raises InputError for any other statement and for errors in it, with `hint` behind the message;
     CatalogueError where the data cannot be read.
     """
+    with _answering(query, datasets, hint) as cursor:
+        return cursor.sql(query).to_arrow_table()
+
+
+@contextmanager
+def reading(query: str, datasets: Datasets, hint: str = "") -> Iterator[pa.RecordBatchReader]:
+    """The result in batches, as they are asked for, as long as the block lasts. Raises as `run`, there too."""
+    with _answering(query, datasets, hint) as cursor:
+        yield cursor.sql(query).to_arrow_reader(BATCH_ROWS)
+
+
+@contextmanager
+def _answering(query: str, datasets: Datasets, hint: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A cursor that knows the data and has checked the statement; its errors become ours."""
     with closing(_database(os.getpid()).cursor()) as cursor:
+        _at_work.add(cursor)
         try:
             _check(query, cursor)
             for name, dataset in datasets.items():
                 cursor.register(name, dataset)
-            return cursor.sql(query).to_arrow_table()
-        except _USER_ERRORS as error:
-            if any(words in str(error) for words in _UNREADABLE):
-                raise _unreadable(datasets, error) from error
-            raise InputError(f"{_first_line(error)}{hint and '. ' + hint}") from error
-        except duckdb.OutOfMemoryException as error:
-            raise InputError("the query needs more memory than there is: select fewer rows or columns.") from error
-        except (duckdb.Error, OSError) as error:
-            raise _unreadable(datasets, error) from error
+            yield cursor
+        except (duckdb.Error, OSError, MemoryError) as error:
+            raise _ours(error, datasets, hint) from error
+        finally:
+            _at_work.discard(cursor)
 
 
-def _unreadable(datasets: Mapping[str, ds.Dataset], error: BaseException) -> CatalogueError:
+def _ours(error: BaseException, datasets: Datasets, hint: str) -> EnumeratorError:
+    """The error to raise for one of DuckDB's."""
+    # Between batches DuckDB's errors pass through Arrow, which keeps no more of them than their text.
+    title = str(error).partition(":")[0] if isinstance(error, OSError) else ""
+    if isinstance(error, duckdb.OutOfMemoryException | MemoryError) or title == "Out of Memory Error":
+        return InputError("the query needs more memory than there is: select fewer rows or columns.")
+    if isinstance(error, duckdb.InterruptException) or title == "INTERRUPT Error":
+        return InputError("the query was stopped: it took longer than is allowed.")
+    is_unreadable = any(words in str(error) for words in _UNREADABLE)
+    if (isinstance(error, _USER_ERRORS) or title in _USER_TITLES) and not is_unreadable:
+        return InputError(f"{_first_line(error)}{hint and '. ' + hint}")
+    return _unreadable(datasets, error)
+
+
+def _unreadable(datasets: Datasets, error: BaseException) -> CatalogueError:
     """An error that names the damaged file, if that is why; DuckDB does not know it."""
     for name, dataset in datasets.items():
-        if problem := damaged_file(dataset):
+        if isinstance(dataset, ds.Dataset) and (problem := damaged_file(dataset)):
             return CatalogueError(f"cannot read the table {name}: {problem}. `enumerator verify` says more.")
     return CatalogueError(f"cannot read the catalogue: {_first_line(error)}")
 

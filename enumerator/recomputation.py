@@ -15,6 +15,10 @@ import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
+from enumerator.problem import Landscape
+from enumerator.recomputation_erf import erf_derivatives
+from enumerator.recomputation_manifold import geodesic_radius, on_manifold, perpendicular_weights
+
 Matrix = NDArray[np.float64]
 
 # Digits of the high-precision reference: far beyond what 50 digits lose in any cancellation here.
@@ -25,7 +29,8 @@ DIGITS = 50
 class Recomputed:
     """What follows from Q, R and T of a stationary point; spectra ascending, flat directions not left out.
 
-    `splitting` (K,) holds the lowest eigenvalue of each S_i in the span (infinite if r = 1), `alphas` (K,) that above.
+    `splitting` (K,) holds the lowest eigenvalue of each S_i in the span (infinite if r = 1, and for constrained
+    students), `alphas` (K,) that above; `free` the norms of Hessian and gradient of free weights at constrained ones.
     """
 
     loss: float
@@ -35,6 +40,7 @@ class Recomputed:
     splitting: Matrix
     alphas: Matrix
     anti_aligned: int | None
+    free: tuple[float, float] = (0.0, 0.0)
 
 
 def teacher_weights(T: Matrix) -> Matrix:
@@ -63,73 +69,117 @@ def _angles(W: Matrix, others: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     return np.arctan2(sine, along), normal, units
 
 
-def recompute(Q: Matrix, R: Matrix, T: Matrix, diagonal_teachers: bool) -> Recomputed:
-    """All derivable columns of a stationary point in the span of the teachers, from Q (K, K), R (K, M), T (M, M)."""
-    K, M = R.shape
+def recompute(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = None) -> Recomputed:
+    """All derivable columns of a stationary point from Q (K, K), R (K, M), T, and second-layer weights a (K,)."""
+    T, K = landscape.T, len(Q)
+    diagonal = not (T - np.diag(np.diag(T))).any()
+    order = _anti_aligned(R, T) if diagonal and a is None else None
     if K == 0:
         empty = np.zeros(0)
-        return Recomputed(loss_of(Q, R, T), 0.0, empty, empty, empty, empty, 0 if diagonal_teachers else None)
+        return Recomputed(loss_of(Q, R, landscape, a), 0.0, empty, empty, empty, empty, order)
     V = teacher_weights(T)
     W = student_weights(R, V)
-    r = V.shape[1]
+    if landscape.constraint != "none":
+        outside = perpendicular_weights(Q - W @ W.T)
+        W, V = np.concatenate([W, outside], axis=1), np.pad(V, ((0, 0), (0, outside.shape[1])))
+    size, splitting = W.size, np.full(K, np.inf)
+    if landscape.activation == "erf":
+        gradient, blocks, C, alphas = erf_derivatives(W, V)
+    else:
+        slope = landscape.activation_slope or 0.0
+        gradient, blocks, C, alphas, units = _rectifier_derivatives(W, V, slope, np.ones(K) if a is None else a)
+        splitting = _splitting(blocks[np.arange(K), np.arange(K)], units, (1 + slope**2) / 2)
+    H = blocks.transpose(0, 2, 1, 3).reshape(size, size)
+    free = (0.0, 0.0)
+    if landscape.constraint != "none":
+        free = float(np.abs(np.linalg.eigvalsh(_symmetric(H))).max()), float(np.linalg.norm(gradient))
+        gradient, H, C = on_manifold(landscape.constraint, W, landscape.teacher_rank, gradient, H, C)
+        splitting, alphas = np.full(K, np.inf), np.full(K, np.inf)
+    return Recomputed(
+        loss=loss_of(Q, R, landscape, a),
+        gradient_norm=float(np.linalg.norm(gradient)),
+        hessian=np.asarray(np.linalg.eigvalsh(_symmetric(H)), np.float64),
+        perpendicular=np.asarray(np.linalg.eigvalsh(_symmetric(C)), np.float64),
+        splitting=splitting,
+        alphas=alphas,
+        anti_aligned=order,
+        free=free,
+    )
+
+
+def _rectifier_derivatives(
+    W: Matrix, V: Matrix, slope: float, a: Matrix
+) -> tuple[Matrix, Matrix, Matrix, Matrix, Matrix]:
+    """Gradient, Hessian blocks (K, K, r, r), C, alphas and unit vectors of a rectifier with this slope.
+
+    Those of ReLU times (1 - slope)^2, and those of slope/2 |sum a w - sum v|^2.
+    """
+    K, M, r = len(W), len(V), V.shape[1]
     others = np.concatenate([W, V])
     norms, other_norms = np.linalg.norm(W, axis=1), np.linalg.norm(others, axis=1)
     t, normal, units = _angles(W, others)
     own = np.eye(K, K + M, dtype=bool)
     t = np.where(own, 0.0, t)
-    signs = np.where(np.arange(K + M) < K, 1.0, -1.0)
+    signs = np.concatenate([a, -np.ones(M)])
 
-    # Gradient: w_i/2 + sum over the others of +-(|v| sin t w/|w| + (pi - t) v)/(2 pi).
+    # Gradient: a_i (a_i w_i/2 + sum over the others of +-(|v| sin t w/|w| + (pi - t) v)/(2 pi)).
     pull = np.where(own, 0.0, signs * other_norms * np.sin(t))
     turn = np.where(own, 0.0, signs * (np.pi - t))
-    gradient = W / 2 + (pull.sum(axis=1)[:, None] * units + turn @ others) / (2 * np.pi)
+    around = (pull.sum(axis=1)[:, None] * units + turn @ others) / (2 * np.pi)
+    gradient = a[:, None] * (a[:, None] * W / 2 + around)
 
-    strength = pull / (2 * np.pi * norms[:, None])
+    strength = a[:, None] * pull / (2 * np.pi * norms[:, None])
     alphas = strength.sum(axis=1)
     identity = np.eye(r)
     # normal[i, j]: the unit vector along what of w_j is orthogonal to w_i.
     mixed = np.einsum("ia,ijb->ijab", units, normal[:, :K]) + np.einsum("ja,jib->ijab", units, normal[:, :K])
-    blocks = ((np.pi - t[:, :K])[:, :, None, None] * identity + mixed) / (2 * np.pi)
+    layers = np.outer(a, a)
+    blocks = ((np.pi - t[:, :K])[:, :, None, None] * identity + mixed) / (2 * np.pi) * layers[:, :, None, None]
     own_blocks = 0.5 * identity + alphas[:, None, None] * (identity - units[:, :, None] * units[:, None, :])
     blocks[np.arange(K), np.arange(K)] = own_blocks + (normal * strength[:, :, None]).transpose(0, 2, 1) @ normal
-    H = blocks.transpose(0, 2, 1, 3)
-    C = (np.pi - t[:, :K]) / (2 * np.pi) + np.diag(alphas)
-    return Recomputed(
-        loss=loss_of(Q, R, T),
-        gradient_norm=float(np.linalg.norm(gradient)),
-        hessian=np.asarray(np.linalg.eigvalsh(_symmetric(H.reshape(K * r, K * r))), np.float64),
-        perpendicular=np.asarray(np.linalg.eigvalsh(_symmetric(C)), np.float64),
-        splitting=_splitting(blocks[np.arange(K), np.arange(K)], units),
-        alphas=alphas,
-        anti_aligned=_anti_aligned(R, T) if diagonal_teachers else None,
-    )
+    C = layers * (np.pi - t[:, :K]) / (2 * np.pi) + np.diag(alphas)
+    bend, error = (1 - slope) ** 2, a @ W - V.sum(axis=0)
+    gradient = bend * gradient + slope * a[:, None] * error
+    linear = slope * layers[:, :, None, None] * identity
+    return gradient, bend * blocks + linear, bend * C + slope * layers, bend * alphas, units
 
 
-def ball_radius(smallest: float, Q: Matrix, T: Matrix, gradient_norm: float) -> float:
+def ball_radius(smallest: float, Q: Matrix, landscape: Landscape, value: Recomputed) -> float:
     """Nine tenths of the largest rho, at most the shortest norm, with rho L(rho) <= 2 `smallest`; 0 if none.
 
     L(rho) bounds the change of the Hessian in that ball: 3 sqrt(3)/(4 pi) |v|/|u|^2 for each pair and
     3/(pi |u|) for its mixed terms, see `hessian_lipschitz`. 0 too unless L |gradient| <= smallest^2/2,
     by which an exact minimum exists (Kantorovich).
     """
-    students, teachers = np.sqrt(np.diag(Q)), np.sqrt(np.diag(T)).sum()
-    K = len(students)
+    students, teachers = np.sqrt(np.diag(Q)), np.sqrt(np.diag(landscape.T)).sum()
+    K, bend = len(students), (1 - (landscape.activation_slope or 0.0)) ** 2
     if not smallest > 0:
         return 0.0
+    lipschitz = 0.0
+    if landscape.activation == "erf":  # suprema of g and its derivatives, which hold everywhere: see `Erf`
+        mixed = 6 / math.pi * math.exp(-0.5) * math.sqrt(3)
+        own = 4 / math.pi * (K + landscape.teachers) + mixed
+        lipschitz = math.hypot(own, math.sqrt(K - 1) * mixed)
+        if landscape.constraint == "none":
+            return 1.8 * smallest / lipschitz if lipschitz * value.gradient_norm <= smallest**2 / 2 else 0.0
 
     def change(rho: float) -> float:
         left = students - rho
         own = (students.sum() - students + teachers + math.sqrt(K - 1) * rho) / left**2
-        own *= math.sqrt(27) / (4 * math.pi)
-        mixed = 3 / (math.pi * left)
+        own *= bend * math.sqrt(27) / (4 * math.pi)
+        mixed = bend * 3 / (math.pi * left)
         return float(np.sqrt(own**2 + (K - 1) * mixed**2).max())
 
+    if landscape.constraint != "none":
+        third = lipschitz if landscape.activation == "erf" else change(0.0)
+        radius, lipschitz = geodesic_radius(landscape.constraint, third, *value.free, smallest)
+        return radius if lipschitz * value.gradient_norm <= smallest**2 / 2 else 0.0
     # rho L(rho) rises from 0 to infinity at the shortest norm: the root is bracketed, and halved.
     low, high = 0.0, float(students.min())
     while (middle := (low + high) / 2) not in (low, high):
         low, high = (middle, high) if middle * change(middle) <= 2 * smallest else (low, middle)
     radius = 0.9 * low
-    return radius if change(radius) * gradient_norm <= smallest**2 / 2 else 0.0
+    return radius if change(radius) * value.gradient_norm <= smallest**2 / 2 else 0.0
 
 
 def group_order(Q: Matrix, R: Matrix, T: Matrix, gap: float) -> int:
@@ -176,13 +226,13 @@ def _symmetric(matrix: Matrix) -> Matrix:
     return (matrix + matrix.T) / 2
 
 
-def _splitting(own: Matrix, units: Matrix) -> Matrix:
-    """Lowest eigenvalue of each H_ii - 1/2 orthogonally to w_i, in the span; `own` holds H_ii."""
+def _splitting(own: Matrix, units: Matrix, own_weight: float) -> Matrix:
+    """Lowest eigenvalue of each H_ii - own_weight orthogonally to w_i, in the span; `own` holds H_ii."""
     K, r = units.shape
     if r == 1:
         return np.full(K, np.inf)
-    # H_ii - 1/2 maps w_i to zero; lifted out of the way, that eigenvalue does not take part.
-    rest = (own + own.transpose(0, 2, 1)) / 2 - 0.5 * np.eye(r)
+    # H_ii - own_weight maps w_i to zero; lifted out of the way, that eigenvalue does not take part.
+    rest = (own + own.transpose(0, 2, 1)) / 2 - own_weight * np.eye(r)
     rest += (1 + np.abs(rest).sum(axis=(1, 2)))[:, None, None] * units[:, :, None] * units[:, None, :]
     return np.asarray(np.linalg.eigvalsh(rest)[:, 0], np.float64)
 
@@ -198,65 +248,84 @@ def _anti_aligned(R: Matrix, T: Matrix) -> int:
     return count
 
 
-def loss_of(Q: Matrix, R: Matrix, T: Matrix) -> float:
-    """The population loss by the arc-cosine kernel of every pair of entries, summed exactly."""
-    joint = np.block([[Q, R], [R.T, T]])
+def loss_of(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = None) -> float:
+    """The population loss by the two-point kernel of every pair of entries, summed exactly."""
+    joint = np.block([[Q, R], [R.T, landscape.T]])
     K = len(Q)
     lengths = np.sqrt(np.diag(joint))
     product = np.outer(lengths, lengths)
     cosine = np.clip(joint / np.where(product > 0, product, 1.0), -1.0, 1.0)
     np.fill_diagonal(cosine, 1.0)
-    t = np.arccos(cosine)
-    kernel = product * (np.sin(t) + (np.pi - t) * cosine) / (2 * np.pi)
-    signs = np.where(np.arange(len(joint)) < K, 1.0, -1.0)
+    t, slope = np.arccos(cosine), landscape.activation_slope or 0.0
+    kernel = (1 - slope) ** 2 * product * (np.sin(t) + (np.pi - t) * cosine) / (2 * np.pi) + slope * joint
+    if landscape.activation == "erf":
+        kernel = 2 / np.pi * np.arcsin(joint / np.sqrt(np.outer(1 + lengths**2, 1 + lengths**2)))
+    signs = np.concatenate([np.ones(K) if a is None else a, -np.ones(len(joint) - K)])
     return math.fsum((np.outer(signs, signs) * kernel).ravel()) / 2
 
 
-def precise_loss(Q: Matrix, R: Matrix, T: Matrix) -> float:
+def precise_loss(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = None) -> float:
     """`loss_of` in 50 digits, rounded once at the end."""
-    joint = np.block([[Q, R], [R.T, T]])
+    joint = np.block([[Q, R], [R.T, landscape.T]])
     K, n = len(Q), len(joint)
     with mpmath.workdps(DIGITS):
         entries = [[mpmath.mpf(float(value)) for value in row] for row in joint]
-        lengths = [mpmath.sqrt(entries[i][i]) for i in range(n)]
         total = mpmath.mpf(0)
+        layer = [1.0 if a is None else float(a[i]) for i in range(K)] + [-1.0] * (n - K)
         for i in range(n):
-            total += entries[i][i] / 2
-            for j in range(i):
-                product = lengths[i] * lengths[j]
-                if product == 0:
-                    continue
-                cosine = min(mpmath.mpf(1), max(mpmath.mpf(-1), entries[i][j] / product))
-                t = mpmath.acos(cosine)
-                kernel = product * (mpmath.sin(t) + (mpmath.pi - t) * cosine) / (2 * mpmath.pi)
-                total += 2 * kernel if (i < K) == (j < K) else -2 * kernel
+            for j in range(i + 1):
+                kernel = _precise_kernel(entries[i][i], entries[j][j], entries[i][j], landscape)
+                total += (1 if i == j else 2) * layer[i] * layer[j] * kernel
         return float(total / 2)
 
 
-def precise_gradient_norm(Q: Matrix, R: Matrix, T: Matrix) -> float:
+def _precise_kernel(own: Any, other: Any, mutual: Any, landscape: Landscape) -> Any:
+    """E[g(u.x) g(v.x)] from u.u, v.v and u.v."""
+    if landscape.activation == "erf":
+        return 2 / mpmath.pi * mpmath.asin(mutual / mpmath.sqrt((1 + own) * (1 + other)))
+    slope, product = mpmath.mpf(landscape.activation_slope or 0.0), mpmath.sqrt(own * other)
+    if product == 0:
+        return mpmath.mpf(0)
+    cosine = min(mpmath.mpf(1), max(mpmath.mpf(-1), mutual / product))
+    t = mpmath.acos(cosine)
+    arc = product * (mpmath.sin(t) + (mpmath.pi - t) * cosine) / (2 * mpmath.pi)
+    return (1 - slope) ** 2 * arc + slope * mutual
+
+
+def precise_gradient_norm(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = None) -> float:
     """Frobenius norm of the gradient from the overlaps: sqrt tr(X T^+ X^T) with X = C R - B T in 50 digits.
 
     X is the gradient against the teachers, dR/dt = -X; T^+ only measures it, and stays in float64.
     """
-    K, M = R.shape
+    T, (K, M) = landscape.T, R.shape
+    layer = [1.0] * K if a is None else [float(value) for value in a]
     with mpmath.workdps(DIGITS):
         q, o, s = (mpmath.matrix(matrix.tolist()) if matrix.size else mpmath.matrix(0, 0) for matrix in (Q, R, T))
-        students = [mpmath.sqrt(q[i, i]) for i in range(K)]
-        teachers = [mpmath.sqrt(s[m, m]) for m in range(M)]
         B, C = mpmath.matrix(K, M), mpmath.matrix(K, K)
         for i in range(K):
             alpha = mpmath.mpf(0)
             for j in range(K):
-                t = mpmath.mpf(0) if i == j else _precise_angle(q[i, j], students[i], students[j])
-                C[i, j] += (mpmath.pi - t) / (2 * mpmath.pi)
-                alpha += students[j] * mpmath.sin(t)
+                turn, pull = _precise_slopes(q[i, i], q[j, j], q[i, j], i == j, landscape)
+                C[i, j] += layer[i] * layer[j] * turn
+                alpha += layer[i] * layer[j] * pull
             for m in range(M):
-                t = _precise_angle(o[i, m], students[i], teachers[m])
-                B[i, m] = (mpmath.pi - t) / (2 * mpmath.pi)
-                alpha -= teachers[m] * mpmath.sin(t)
-            C[i, i] += alpha / (2 * mpmath.pi * students[i])
+                turn, pull = _precise_slopes(q[i, i], s[m, m], o[i, m], False, landscape)
+                B[i, m] = layer[i] * turn
+                alpha -= layer[i] * pull
+            C[i, i] += alpha
         against = np.array((C * o - B * s).tolist(), dtype=np.float64).reshape(K, M)
     return float(np.linalg.norm(student_weights(against, teacher_weights(T))))
+
+
+def _precise_slopes(own: Any, other: Any, mutual: Any, is_self: bool, landscape: Landscape) -> tuple[Any, Any]:
+    """dk/d(u.v) and 2 dk/d(u.u) of the kernel, from u.u, v.v and u.v."""
+    if landscape.activation == "erf":
+        root = mpmath.sqrt((1 + own) * (1 + other) - mutual**2)
+        return 2 / mpmath.pi / root, -2 / mpmath.pi * mutual / ((1 + own) * root)
+    slope, lengths = mpmath.mpf(landscape.activation_slope or 0.0), (mpmath.sqrt(own), mpmath.sqrt(other))
+    t = mpmath.mpf(0) if is_self else _precise_angle(mutual, *lengths)
+    bend = (1 - slope) ** 2 / (2 * mpmath.pi)
+    return bend * (mpmath.pi - t) + slope, bend * lengths[1] * mpmath.sin(t) / lengths[0]
 
 
 def _precise_angle(overlap: Any, a: Any, b: Any) -> Any:

@@ -210,6 +210,8 @@ def point_from_row(row: dict[str, Any], landscape: Landscape) -> StationaryPoint
     R = np.reshape(row["R"], (K, landscape.teachers))
     # For orthonormal teachers V is the identity: no rounding enters.
     W = R if landscape.is_orthonormal else np.asarray(R @ np.linalg.pinv(landscape.teacher_factor).T, np.float64)
+    if not landscape.equations.manifold.is_free:
+        W = np.concatenate([W, _perpendicular_part(np.reshape(row["Q"], (K, K)) - W @ W.T)], axis=1)
     return StationaryPoint(
         landscape=landscape,
         W=W,
@@ -237,6 +239,17 @@ def point_from_row(row: dict[str, Any], landscape: Landscape) -> StationaryPoint
     )
 
 
+# A part outside the span of the teachers is none below this: its square is 1e-12, a hundred times the rounding of Q.
+_PERPENDICULAR = 1e-6
+
+
+def _perpendicular_part(S: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X (K, p) with X X^T = S (K, K), p its rank."""
+    values, vectors = np.linalg.eigh(S)
+    kept = values > _PERPENDICULAR**2
+    return vectors[:, kept] * np.sqrt(values[kept])
+
+
 def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
     """The rows of table `starts`; `point_ids` names the stationary points of the result, in order.
 
@@ -260,6 +273,7 @@ def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
     def named(which: Outcome) -> pa.Array:
         return pa.array(names, pa.string(), mask=outcome != which)
 
+    layer_type = table_schema("starts").arrow.field("second_layer").type
     columns = {
         "campaign_id": [campaign.id] * count,
         "start_index": starts.index,
@@ -279,6 +293,8 @@ def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
         "stop_loss": _lists(starts.stop_loss, pa.float64()),
         "stop_anti_aligned": _lists(starts.stop_anti_aligned, pa.int32()),
         **_lingering_columns(result, point_ids),
+        "distance_error": number(starts.distance_error),
+        "second_layer": matrices(starts.second_layer) if starts.second_layer.size else pa.nulls(count, layer_type),
     }
     return _complete("starts", pa.table(columns, schema=table_schema("starts").arrow))
 

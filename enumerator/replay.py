@@ -8,16 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from enumerator.dynamics import stepper_for
 from enumerator.errors import InputError
 from enumerator.invariance import projection
-from enumerator.loss import exact_loss
+from enumerator.loss import compiled_gradient, exact_loss
+from enumerator.one_pass_sgd import trajectories
+from enumerator.overlaps import lift
 from enumerator.problem import Campaign
 from enumerator.sampling import initial_weights, start_classes
+from enumerator.second_layer import EXTRA
 from enumerator.solve import BatchShape, solve_starts
 
-# One row for each accepted step. Q and R are flat, row-major, as everywhere in the catalogue.
+# One row for each accepted step, or for each of a hundred flow times of one-pass SGD. Q and R are flat, row-major, as
+# everywhere in the catalogue; second_layer is null where it is fixed.
 SCHEMA = pa.schema(
     [
         pa.field("evaluations", pa.int64(), nullable=False),
@@ -26,6 +31,7 @@ SCHEMA = pa.schema(
         pa.field("gradient_norm", pa.float64(), nullable=False),
         pa.field("Q", pa.list_(pa.float64()), nullable=False),
         pa.field("R", pa.list_(pa.float64()), nullable=False),
+        pa.field("second_layer", pa.list_(pa.float64())),
     ]
 )
 
@@ -40,11 +46,13 @@ def replay(campaign: Campaign, index: int) -> pa.Table:
         limit = "" if last is None else f" and below {last}"
         raise InputError(f"`index` must be that of a start, 0 or more{limit}, got {index}.")
     indices = np.array([index])
+    if campaign.dynamics.is_noisy:
+        return _noisy(campaign, indices)
     retired = solve_starts(campaign, indices, BatchShape(lanes=1, ticks=64)).starts
     V = jnp.asarray(campaign.landscape.teacher_factor)
     classes = start_classes(campaign, indices)
     project = projection(None if classes is None else jnp.asarray(classes[0]), V)
-    stepper = stepper_for(campaign.dynamics, campaign.tolerances)
+    stepper = stepper_for(campaign.dynamics, campaign.landscape.equations, campaign.tolerances)
 
     @jax.jit
     def walk(state: Any) -> Any:
@@ -66,13 +74,32 @@ def replay(campaign: Campaign, index: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+# Rows of a run of one-pass SGD, which has no accepted steps: evenly spaced flow times.
+_INTERVALS = 100
+
+
+def _noisy(campaign: Campaign, indices: NDArray[np.int64]) -> pa.Table:
+    """The run of one-pass SGD, `evaluations` counting its updates."""
+    path, V = trajectories(campaign, indices, _INTERVALS), campaign.landscape.teacher_factor
+    rows = []
+    for time, Q, R in zip(path.flow_time, path.Q[0], path.R[0], strict=True):
+        W = np.concatenate(lift(Q, R, V), axis=1)
+        slope = compiled_gradient(campaign.landscape.g, jnp.asarray(W), jnp.asarray(V))
+        updates = round(time * campaign.law.dimension / (campaign.dynamics.step or 1.0))
+        rows.append(_row(campaign, W, updates, time, np.linalg.norm(np.asarray(slope))))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
 def _row(campaign: Campaign, W: Any, evaluations: Any, flow_time: Any, norm: Any) -> dict[str, Any]:
-    weights, V = np.asarray(W), campaign.landscape.teacher_factor
+    weights, layer, V = np.asarray(W), None, campaign.landscape.teacher_factor
+    if campaign.landscape.second_layer == "trained":
+        weights, layer = weights[:, :-EXTRA], weights[:, -EXTRA]
     return {
         "evaluations": int(evaluations),
         "flow_time": float(flow_time) if np.isfinite(flow_time) else None,
-        "loss": exact_loss(weights, V),
+        "loss": exact_loss(campaign.landscape.g, weights, V, layer),
         "gradient_norm": float(norm),
         "Q": (weights @ weights.T).ravel(),
         "R": (weights[:, : V.shape[1]] @ V.T).ravel(),
+        "second_layer": layer,
     }

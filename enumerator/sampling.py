@@ -15,6 +15,7 @@ from enumerator.effective import release_dead
 from enumerator.invariance import all_different, lane_classes
 from enumerator.overlaps import lift
 from enumerator.problem import Campaign, Landscape
+from enumerator.second_layer import EXTRA, lane_of
 
 
 def sample_weights(key: PRNGKeyArray, students: int, rank: int, dimension: int, scale: float) -> Float[Array, "K D"]:
@@ -40,12 +41,13 @@ def start_key(seed: int | Integer[Array, ""], index: Integer[Array, ""]) -> PRNG
 
 
 def lane_width(campaign: Campaign) -> int:
-    """D, the number of columns of the lifted weights of every lane of the campaign."""
+    """The number of columns of every lane of the campaign: D of the lifted weights, two more with a second layer."""
     landscape, law = campaign.landscape, campaign.law
     rank = landscape.teacher_rank
+    extra = EXTRA if landscape.second_layer == "trained" else 0
     if law.is_table:
-        return rank + landscape.students
-    return rank + min(landscape.students, law.dimension - rank)
+        return rank + landscape.students + extra
+    return rank + min(landscape.students, law.dimension - rank) + extra
 
 
 def initial_weights(campaign: Campaign, indices: NDArray[np.int64], block: int = 0) -> NDArray[np.float64]:
@@ -54,17 +56,23 @@ def initial_weights(campaign: Campaign, indices: NDArray[np.int64], block: int =
     A fixed `block` keeps one compiled shape; no start depends on it.
     """
     landscape, law = campaign.landscape, campaign.law
-    if law.Q is not None and law.R is not None:
-        return np.stack([_given_weights(landscape, law.Q[index], law.R[index]) for index in indices])
-    draw = _sampler(landscape.students, landscape.teacher_rank, law.dimension, law.scale)
     padded = np.pad(indices, (0, max(0, block - len(indices))), mode="edge")
-    return np.asarray(draw(campaign.seed, jnp.asarray(padded, dtype=jnp.int64)))[: len(indices)]
+    at = jnp.asarray(padded, dtype=jnp.int64)
+    if law.Q is not None and law.R is not None:
+        weights = np.stack([_given_weights(landscape, law.Q[index], law.R[index]) for index in indices])
+    else:
+        draw = _sampler(landscape.students, landscape.teacher_rank, law.dimension, law.scale)
+        weights = landscape.equations.manifold.project(np.asarray(draw(campaign.seed, at))[: len(indices)])
+    if landscape.second_layer == "fixed":
+        return weights
+    layer = _layer_sampler(landscape.students, law.second_layer)
+    return lane_of(weights, np.asarray(layer(campaign.seed, at))[: len(indices)])
 
 
 def _given_weights(landscape: Landscape, Q: NDArray[np.float64], R: NDArray[np.float64]) -> NDArray[np.float64]:
     """Lift (K, r + K) of given overlaps, neurons of zero norm released."""
     weights = np.concatenate(lift(Q, R, landscape.teacher_factor), axis=1)
-    return release_dead(weights, landscape.teacher_factor, landscape.teacher_scale)
+    return release_dead(landscape.equations.manifold.project(weights), landscape)
 
 
 def start_classes(campaign: Campaign, indices: NDArray[np.int64]) -> NDArray[np.int32] | None:
@@ -88,5 +96,23 @@ def _sampler(students: int, rank: int, dimension: int, scale: float) -> Callable
 
     def draw(seed: Integer[Array, ""], index: Integer[Array, ""]) -> Float[Array, "K D"]:
         return sample_weights(start_key(seed, index), students, rank, dimension, scale)
+
+    return jax.jit(jax.vmap(draw, in_axes=(None, 0)))
+
+
+# Folded into the key of a start: its second layer shares nothing with its weights.
+_SECOND_LAYER = 0x2A
+
+
+@lru_cache(maxsize=32)
+def _layer_sampler(students: int, law: str) -> Callable[[int, Array], Array]:
+    """Seed and indices (n,) to second layers (n, K): ones, signs, or normal numbers."""
+
+    def draw(seed: Integer[Array, ""], index: Integer[Array, ""]) -> Float[Array, " K"]:
+        key = jax.random.fold_in(start_key(seed, index), _SECOND_LAYER)
+        if law == "ones":
+            return jnp.ones(students)
+        draw = jax.random.rademacher if law == "signs" else jax.random.normal
+        return draw(key, (students,), dtype=jnp.float64)
 
     return jax.jit(jax.vmap(draw, in_axes=(None, 0)))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from enumerator.errors import InputError
-from enumerator.query import nearest, one_of, quoted, run
+from enumerator.query import Datasets, nearest, one_of, quoted, run
 from enumerator.store import Store
 from enumerator.tables import table_schema
 
@@ -27,9 +26,8 @@ _ORDER = {
     "minima": ("students", "teachers", "activation", "landscape_id", "loss", "minimum_id"),
     "saddles": ("students", "teachers", "activation", "landscape_id", "loss", "minimum_id"),
     "starts": ("campaign_id", "start_index"),
+    "initial_overlaps": ("campaign_id", "start_index"),
 }
-
-Datasets = Mapping[str, ds.Dataset]
 
 
 class Selection(TypedDict, total=False):
@@ -41,7 +39,7 @@ class Selection(TypedDict, total=False):
     where: an SQL condition on the columns, counts included.
     columns, sort: names in a list, or in one string with commas; a name in `sort` may have `-`
         before it or ` desc` behind it.
-    limit: at most so many rows.
+    limit, offset: at most so many rows, after so many others.
     """
 
     students: int | None
@@ -54,30 +52,73 @@ class Selection(TypedDict, total=False):
     columns: str | Sequence[str] | None
     sort: str | Sequence[str] | None
     limit: int | None
+    offset: int | None
+
+
+class Statement(NamedTuple):
+    """A selection as SQL over the tables that it needs, with the columns of its result."""
+
+    query: str
+    schema: pa.Schema
+    hint: str
+
+
+# The starts of each campaign counted by where they ended: what stands for the starts where nothing else is asked.
+TALLY = (
+    "select campaign_id, landscape_id, minimum_id, saddle_id, count(*)::bigint as n from starts "
+    "group by campaign_id, landscape_id, minimum_id, saddle_id"
+)
 
 
 def select(store: Store, name: str, selection: Selection) -> pa.Table:
     """The rows of table `name` that `selection` asks for. Raises InputError for names that do not exist."""
-    unknown = set(selection) - set(Selection.__annotations__)
-    if unknown:
+    check_selection(selection)
+    tables = store.snapshot(needed(name, selection))
+    datasets = {key: store.dataset(table) for key, table in tables.items()}
+    statement = as_sql(name, selection, datasets)
+    return run(statement.query, datasets, hint=statement.hint).cast(statement.schema)
+
+
+def check_selection(selection: Selection) -> None:
+    """Raise TypeError for a selection by what no table has."""
+    if unknown := set(selection) - set(Selection.__annotations__):
         raise TypeError(
             f"no such selection: {', '.join(sorted(unknown))}. There are {', '.join(Selection.__annotations__)}."
         )
+
+
+def as_sql(
+    name: str,
+    selection: Selection,
+    datasets: Datasets,
+    tally: str = f"({TALLY})",
+    window: tuple[str, int, int] | None = None,
+) -> Statement:
+    """The statement that gives the rows of table `name` that `selection` asks for.
+
+    `datasets` hold the tables that `needed` names. `tally` is the result of TALLY, or the name of a table
+    that is. A `window` (campaign, first, last) leaves only the starts [first, last) of a campaign, for
+    tables whose rows are starts. Raises InputError for names that do not exist.
+    """
     valid = output_schema(name)
     columns = list(dict.fromkeys(_valid(entry, valid, "columns") for entry in _entries(selection.get("columns"))))
     columns = columns or valid.names
     keys = [_sort_key(entry, valid) for entry in _entries(selection.get("sort"))]
     keys += [f'"{column}"' for column in _ORDER[name]]
-    datasets = _datasets(store, name, selection)
-    relation = _relation(name, _landscapes(selection, datasets), _campaigns(selection, datasets))
-    where, limit = selection.get("where"), selection.get("limit")
+    relation = _relation(name, _landscapes(selection, datasets), _campaigns(selection, datasets), tally)
+    if window is not None:
+        campaign, first, last = window
+        inside = f"campaign_id = {quoted(campaign)} and start_index >= {first} and start_index < {last}"
+        relation = f"select * from ({relation}) where {inside}"
+    where, limit, offset = selection.get("where"), selection.get("limit"), selection.get("offset")
     # The line break ends a comment with which `where` may end.
     condition = "" if where is None else f"\nwhere ({where}\n)"
     shown = ", ".join(f'"{column}"' for column in columns)
     query = f"select {shown} from ({relation}) {condition}\norder by {', '.join(keys)}"
     query += "" if limit is None else f"\nlimit {_whole('limit', limit)}"
-    result = run(query, datasets, hint=f"The columns are {', '.join(valid.names)}")
-    return result.cast(pa.schema([valid.field(column) for column in columns]))
+    query += "" if offset is None else f"\noffset {_whole('offset', offset)}"
+    schema = pa.schema([valid.field(column) for column in columns])
+    return Statement(query, schema, f"The columns are {', '.join(valid.names)}")
 
 
 def output_schema(name: str) -> pa.Schema:
@@ -90,15 +131,18 @@ def output_schema(name: str) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _datasets(store: Store, name: str, selection: Selection) -> Datasets:
-    needed = {name}
+def needed(name: str, selection: Selection) -> set[str]:
+    """The tables that a selection from the table `name` reads."""
+    tables = {name}
     if name in ("minima", "saddles", "campaigns"):
-        needed.add("starts")
+        tables.add("starts")
+    if name == "initial_overlaps":
+        tables.add("campaigns")
     if _landscape_condition(selection):
-        needed.add("landscapes")
+        tables.add("landscapes")
     if selection.get("campaign") is not None or selection.get("dynamics") is not None:
-        needed.add("campaigns")
-    return {key: store.dataset(table) for key, table in store.snapshot(needed).items()}
+        tables.add("campaigns")
+    return tables
 
 
 def _landscape_condition(selection: Selection) -> str:
@@ -139,19 +183,21 @@ def _campaigns(selection: Selection, datasets: Datasets) -> list[str] | None:
     ]
 
 
-def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | None) -> str:
+def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | None, tally: str) -> str:
     """The table with its counts, cut to these landscapes and campaigns, as SQL."""
     in_landscapes = "true" if landscapes is None else one_of("landscape_id", landscapes)
     in_campaigns = "true" if campaigns is None else one_of("campaign_id", campaigns)
     both = f"{in_landscapes} and {in_campaigns}"
     if name == "starts":
         return f"select * from starts where {both}"
+    if name == "initial_overlaps":
+        return f"select * from initial_overlaps where campaign_id in (select campaign_id from campaigns where {both})"
     if name == "landscapes":
         found = "true" if campaigns is None else f"landscape_id in (select landscape_id from campaigns where {both})"
         return f"select * from landscapes where {in_landscapes} and {found}"
     if name == "campaigns":
         return f"""
-            with counts as (select campaign_id, count(*) as n from starts where {both} group by all)
+            with counts as (select campaign_id, sum(n)::bigint as n from {tally} where {both} group by all)
             select campaigns.* replace (coalesce(n, 0) as starts)
             from campaigns left join counts using (campaign_id) where {both}"""
     # A point that no campaign selected has met is left out if campaigns were asked for.
@@ -161,7 +207,7 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
         met = f"({met} or passed.n > 0)"
     return f"""
         with counts as (
-            select landscape_id, {_NAMED_BY[name]} as named, count(*) as n from starts where {both} group by all
+            select landscape_id, {_NAMED_BY[name]} as named, sum(n)::bigint as n from {tally} where {both} group by all
         ),
         totals as (select landscape_id, sum(n)::bigint as n from counts group by all),
         passings as (

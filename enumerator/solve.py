@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from enumerator.basins import Basins
 from enumerator.dynamics import stepper_for
+from enumerator.equations import Equations
+from enumerator.geometry import Teachers
 from enumerator.invariance import projection
 from enumerator.loss import fast_loss, teacher_constant
 from enumerator.problem import Campaign, Dynamics, Tolerances
 from enumerator.sampling import initial_weights, lane_width, start_classes
-from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, order_of_long_students, shard_result
+from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, orders_of_long_students, shard_result
 from enumerator.watch import STOPS, WatchedLane, watch, watched_tick
 
-__all__ = ["BatchShape", "Outcome", "ShardResult", "batch_shape", "solve_shard", "solve_starts"]
+__all__ = ["BatchShape", "Outcome", "ShardResult", "basins_in_hand", "batch_shape", "solve_shard", "solve_starts"]
 
 
 @dataclass(frozen=True)
@@ -50,54 +52,85 @@ def batch_shape(campaign: Campaign) -> BatchShape:
     return BatchShape(lanes=1 << (lanes.bit_length() - 1), ticks=64)
 
 
-# The last lanes of a shard move into a batch of this size, so that a straggler does not drag empty lanes along.
+# The last lanes of a shard move into a batch of this size, so that a straggler does not drag empty lanes along. An
+# eighth of a larger batch is filled, or read, at a time.
 _LAST_LANES = 8
 
 
 class _Kernels(NamedTuple):
-    """The compiled functions of one dynamics, each over a batch of lanes; `empty` gives states to refill."""
+    """The compiled functions of one dynamics, each over a batch of lanes.
+
+    All take the teachers first. `empty` gives states to refill, `passed` what some of the lanes have passed: an entry
+    per leaf of `_Passed`.
+    """
 
     empty: Callable
     refill: Callable
     advance: Callable
     losses: Callable
+    passed: Callable
+
+
+class _Passed(NamedTuple):
+    """What n lanes have passed, see `WatchedLane`, with the loss of each entry: of the device, or of numpy."""
+
+    seen: Any
+    entered: Any
+    left: Any
+    gradient_norms: Any
+    weights: Any
+    losses: Any
 
 
 @lru_cache(maxsize=32)
-def _kernels(dynamics: Dynamics, tolerances: Tolerances, ticks: int) -> _Kernels:
-    stepper = stepper_for(dynamics, tolerances)
-    lingers = tolerances.linger_below if dynamics.name == "gradient-flow" else 0.0
+def _kernels(
+    dynamics: Dynamics, equations: Equations, tolerances: Tolerances, ticks: int, axes: int | None
+) -> _Kernels:
+    """`axes`: the number of teachers where they are the coordinate axes, which the program then knows."""
+    stepper = stepper_for(dynamics, equations, tolerances)
+    lingers = tolerances.linger_below if dynamics.name != "newton" else 0.0
 
-    def start(V: Array, classes: Array | None, W: Array) -> Any:
+    def start(V: Teachers, classes: Array | None, W: Array) -> Any:
         return jax.vmap(lambda c, w: watch(stepper.init(V, projection(c, V), w)))(classes, W)
 
-    def refill(V: Array, classes: Array | None, states: Any, W: Array, fresh: Array) -> Any:
-        def choose(new: Array, old: Array) -> Array:
-            return jnp.where(fresh.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    def refill(V: Teachers, classes: Array | None, states: Any, W: Array, lanes: Array) -> Any:
+        return jax.tree.map(lambda old, new: old.at[lanes].set(new), states, start(V, classes, W))
 
-        return jax.tree.map(choose, start(V, classes, W), states)
-
-    def advance(V: Array, classes: Array | None, states: Any) -> Any:
+    def advance(V: Teachers, classes: Array | None, states: Any) -> Any:
         norm = jnp.sqrt((V * V).sum() / len(V))
 
         def tick(classes: Array | None, watched: WatchedLane) -> WatchedLane:
             project = projection(classes, V)
-            return watched_tick(lambda lane: stepper.tick(V, project, lane), norm, lingers * norm, watched)
+            low = lingers * norm if lingers else None
+            return watched_tick(lambda lane: stepper.tick(V, project, lane), norm, low, watched)
 
         return jax.lax.fori_loop(0, ticks, lambda _, s: jax.vmap(tick)(classes, s), states)
 
-    def losses(V: Array, W: Array) -> Array:
-        constant = teacher_constant(V)
-        return jax.vmap(lambda w: fast_loss(w, V, constant))(W)
+    def losses(V: Teachers, W: Array) -> Array:
+        constant = teacher_constant(equations.g, V)
+        if equations.is_trained:
+            return jax.vmap(lambda x: fast_loss(equations.g, x[:, :-2], V, constant, x[:, -2]))(W)
+        return jax.vmap(lambda w: fast_loss(equations.g, w, V, constant))(W)
 
-    def empty(V: Array, classes: Array | None, W: Array) -> Any:
+    def empty(V: Teachers, classes: Array | None, W: Array) -> Any:
         return jax.tree.map(jnp.zeros_like, start(V, classes, W))  # the compiler drops all but the zeros
 
-    return _Kernels(*map(jax.jit, (empty, refill, advance, losses)))
+    def passed(V: Teachers, states: WatchedLane, lanes: Array) -> _Passed:
+        entries = (states.seen, states.entered, states.left, states.gradient_norms, states.weights)
+        seen, entered, left, norms, weights = (leaf[lanes] for leaf in entries)
+        return _Passed(seen, entered, left, norms, weights, jax.vmap(lambda W: losses(V, W))(weights))
+
+    def compiled(function: Callable, *donated: int) -> Callable:
+        if axes is None:
+            return jax.jit(function, donate_argnums=donated)
+        V = np.eye(axes)
+        return jax.jit(lambda _, *rest: function(V, *rest), donate_argnums=donated)
+
+    return _Kernels(compiled(empty), compiled(refill, 2), compiled(advance, 2), compiled(losses), compiled(passed))
 
 
 # What a worker has met in earlier shards of a campaign spares it work in the next; no outcome depends on it.
-_basins = lru_cache(maxsize=2)(Basins)
+basins_in_hand = lru_cache(maxsize=2)(Basins)
 
 
 class _Queue:
@@ -129,12 +162,15 @@ class _Batch:
     def __init__(self, campaign: Campaign, indices: NDArray[np.int64], shape: BatchShape) -> None:
         self.campaign, self.indices = campaign, indices
         self.V = jnp.asarray(campaign.landscape.teacher_factor)
-        self.kernels = _kernels(campaign.dynamics, campaign.tolerances, shape.ticks)
-        self.basins = _basins(campaign)
+        landscape = campaign.landscape
+        axes = landscape.teachers if landscape.is_orthonormal else None
+        self.kernels = _kernels(campaign.dynamics, landscape.equations, campaign.tolerances, shape.ticks, axes)
+        self.basins = basins_in_hand(campaign)
         self.rows = StartRows(campaign.landscape)
         self.lingerings: list[Lingering] = []
         self.queue = _Queue(campaign, indices, 4 * shape.lanes)
         self.occupant = np.full(shape.lanes, -1, np.int64)
+        self.block = max(_LAST_LANES, shape.lanes // 8)
         self.symmetries = start_classes(campaign, indices)
         self.look_below = np.zeros(shape.lanes)
         self.polish_below = np.zeros(shape.lanes)
@@ -146,14 +182,15 @@ class _Batch:
         if len(free) and self.queue:
             positions, weights = self.queue.take(len(free))
             lanes = free[: len(positions)]
-            block = np.broadcast_to(weights[0], (len(self.occupant), *weights[0].shape)).copy()
-            block[lanes] = weights
             self.occupant[lanes] = positions
             self._begin_looking(lanes)
             if self.states is None:
-                self.states = self.kernels.empty(self.V, self._classes(), block)
-            fresh = np.isin(np.arange(len(self.occupant)), lanes)
-            self.states = self.kernels.refill(self.V, self._classes(), self.states, block, fresh)
+                like = np.broadcast_to(weights[0], (len(self.occupant), *weights[0].shape))
+                self.states = self.kernels.empty(self.V, self._classes(), like)
+            for first in range(0, len(lanes), self.block):
+                few = np.resize(np.arange(first, min(first + self.block, len(lanes))), self.block)
+                classes = self._classes(lanes[few])
+                self.states = self.kernels.refill(self.V, classes, self.states, weights[few], lanes[few])
         elif not self.queue and len(free) >= len(self.occupant) - _LAST_LANES > 0:
             keep = np.argsort(self.occupant < 0, kind="stable")[:_LAST_LANES]
             self.states = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[keep]), self.states)
@@ -164,9 +201,9 @@ class _Batch:
     def _begin_looking(self, lanes: NDArray[np.intp]) -> None:
         self.look_below[lanes], self.polish_below[lanes] = self.basins.first_look, self.basins.first_polish
 
-    def _classes(self) -> NDArray[np.int32] | None:
-        """The symmetry of every lane's start, if any start has one."""
-        return None if self.symmetries is None else self.symmetries[np.maximum(self.occupant, 0)]
+    def _classes(self, lanes: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.int32] | None:
+        """The symmetry of the start of each of some lanes, if any start has one."""
+        return None if self.symmetries is None else self.symmetries[np.maximum(self.occupant[lanes], 0)]
 
     def advance(self) -> int:
         """Let every lane do its ticks, then retire those whose end is known; returns their number."""
@@ -179,9 +216,11 @@ class _Batch:
         attended = np.flatnonzero((self.occupant >= 0) & calls)
         if len(attended) == 0:
             return 0
-        losses, weights = np.asarray(self.kernels.losses(self.V, states.W)), np.asarray(states.W)
-        retired = 0
-        for lane in attended.tolist():
+        # Copies: the next call works in the memory of these states.
+        weights = dict(zip(attended.tolist(), np.asarray(states.W)[attended], strict=True))
+        losses = np.asarray(self.kernels.losses(self.V, states.W))
+        retiring: dict[int, dict[str, Any]] = {}
+        for lane in weights:
             row = {
                 "index": int(self.indices[self.occupant[lane]]),
                 "loss": float(losses[lane]),
@@ -189,49 +228,50 @@ class _Batch:
                 "flow_time": float(flow_times[lane]),
                 "evaluations": int(evaluations[lane]),
             }
-            if self._retires(lane, weights[lane], row, bool(spent[lane])):
-                self.occupant[lane] = -1
-                retired += 1
+            polishes = bool(norms[lane] <= self.polish_below[lane])
+            end = self._end(weights[lane], row, bool(spent[lane]), polishes)
+            if end is not None:
+                retiring[lane] = row | end
             else:
                 again = min(self.look_below[lane], norms[lane]) * tolerances.retry_factor
                 self.look_below[lane] = max(again, self.basins.at_rest)
-                if norms[lane] <= self.polish_below[lane]:
+                if polishes:
                     again = norms[lane] * tolerances.newton_retry_factor
                     self.polish_below[lane] = max(again, self.basins.at_rest)
-        return retired
+        for (lane, row), passed in zip(retiring.items(), self._passed(list(retiring)), strict=True):
+            self.rows.add(weights[lane], **row, **self._stops(row["index"], passed))
+            self.occupant[lane] = -1
+        return len(retiring)
 
-    def _retires(self, lane: int, W: NDArray[np.float64], row: dict[str, Any], spent: bool) -> bool:
-        """Enter the row of a lane whose end is known or whose budget is spent; False if it is to go on."""
+    def _end(self, W: NDArray[np.float64], row: dict[str, Any], spent: bool, polishes: bool) -> dict[str, Any] | None:
+        """The outcome of a lane whose end is known or whose budget is spent; None if it is to go on."""
         finite = np.isfinite(row["gradient_norm"])
-        polishes = row["gradient_norm"] <= self.polish_below[lane]
         found = self.basins.ends_in(W, row["loss"], row["gradient_norm"], polishes) if finite else None
         if found is not None:
             outcome = Outcome.CONVERGED if found.is_minimum else Outcome.SADDLE
         elif finite and not spent:
-            return False
+            return None
         else:
             outcome = Outcome.UNFINISHED if finite else Outcome.DIVERGED
         point, distance = (found.point, found.distance) if found else (-1, np.nan)
-        self.rows.add(W, outcome=outcome, point=point, distance=distance, **row, **self._passed(lane, row["index"]))
-        return True
+        return {"outcome": outcome, "point": point, "distance": distance}
 
-    def _passed(self, lane: int, index: int) -> dict[str, Any]:
+    def _passed(self, lanes: list[int]) -> Iterator[_Passed]:
+        """What each of some lanes has passed, fetched a few at a time: numbers, not arrays of the device."""
+        for first in range(0, len(lanes), self.block):
+            few = lanes[first : first + self.block]
+            block = self.kernels.passed(self.V, self.states, np.resize(few, self.block))
+            yield from map(_Passed, *(leaf[: len(few)] for leaf in jax.device_get(block)))
+
+    def _stops(self, index: int, passed: _Passed) -> dict[str, Any]:
         """What a lane that retires was at each early stop; the saddles that it lingered on are noted."""
-        states = self.states
-        seen, entered, left = (np.asarray(leaf[lane]) for leaf in (states.seen, states.entered, states.left))
+        landscape = self.campaign.landscape
+        seen, entered, left, norms, weights, losses = passed
         stops = {
             "stop_flow_time": np.where(seen, entered[:-1], np.nan)[:STOPS],
-            "stop_loss": np.full(STOPS, np.nan),
-            "stop_anti_aligned": np.full(STOPS, -1),
+            "stop_loss": np.where(seen, losses[:-1], np.nan)[:STOPS],
+            "stop_anti_aligned": np.where(seen, orders_of_long_students(weights[:-1], landscape), -1)[:STOPS],
         }
-        if not seen.any():
-            return stops
-        weights, norms = np.asarray(states.weights[lane]), np.asarray(states.gradient_norms[lane])
-        losses = np.asarray(self.kernels.losses(self.V, weights))
-        for stop in np.flatnonzero(seen[:STOPS]):
-            stops["stop_loss"][stop] = losses[stop]
-            order = order_of_long_students(weights[stop], self.campaign.landscape)
-            stops["stop_anti_aligned"][stop] = -1 if order is None else order
         for entry in STOPS + np.flatnonzero(seen[STOPS:]):
             found = self.basins.lingered(weights[entry], float(losses[entry]))
             if found is not None:

@@ -6,13 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.effective import Network, effective_network, has_zero_loss
-from enumerator.loss import as_numpy, exact_loss, gradient, hessian, perpendicular_block
+from enumerator.activations.base import Activation
+from enumerator.curvature import curvature_of
+from enumerator.effective import Network, dead_stay, has_zero_loss, reduced
+from enumerator.loss import as_numpy, compiled_hessian, compiled_perpendicular, exact_loss
 from enumerator.problem import Landscape, Tolerances
 
 MINIMUM, FLAT_MINIMUM, UNDECIDED, SADDLE = "minimum", "flat-minimum", "undecided", "saddle"
@@ -26,7 +27,8 @@ TIE = 1e-9
 class StationaryPoint(Network):
     """A stationary point of an effective network in the span of the teachers, with its second-order verdicts.
 
-    W (K_eff, r) are reduced weights in the basis of `landscape.teacher_factor`; Q (K_eff, K_eff) and
+    W (K_eff, r + p) are reduced weights in the basis of `landscape.teacher_factor` and p dimensions beyond, see
+    `curvature`; Q (K_eff, K_eff) and
     R (K_eff, M) its overlaps. `radius` is the Frobenius distance within which the gradient flow, in
     any dimension, provably ends here (0 where nothing is proven).
     """
@@ -48,29 +50,34 @@ class StationaryPoint(Network):
     isotropy: str | None = None
     orbit_size_log10: float | None = None
     family: str | None = None
-    second_layer_weights: NDArray[np.float64] | None = None
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Whether a direction is flat beside those of scale."""
+        return self.flat_dimension > self.scale_directions
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether this is a minimum of a student without further neurons, and no direction but scale is flat."""
+        whole = len(self.W) == self.landscape.students
+        return whole and not self.is_degenerate and self.verdict in (MINIMUM, FLAT_MINIMUM)
 
 
-def anti_aligned(R: NDArray[np.float64]) -> int:
-    """k1: students whose entry of largest magnitude in R (K, M), cosines with orthogonal teachers, is negative."""
-    if R.size == 0:
-        return 0
-    scale = np.abs(R).max(axis=1)
-    return int(np.count_nonzero(R.max(axis=1) < (1 - TIE) * scale))
+def anti_aligned(R: NDArray[np.float64]) -> NDArray[np.int64]:
+    """k1: the students whose entry of largest magnitude in R, cosines with orthogonal teachers, is negative.
+
+    (*n,) numbers for R (*n, K, M). A student of zero overlaps is none of them.
+    """
+    scale = np.abs(R).max(axis=-1, initial=0.0)
+    return np.count_nonzero(R.max(axis=-1, initial=-np.inf) < (1 - TIE) * scale, axis=-1)
 
 
-def teacher_cosines(R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.float64]:
-    """R with each column divided by its teacher's norm: cosines up to a factor per student."""
-    norms = np.sqrt(np.diag(landscape.T))
-    return R / np.where(norms > 0, norms, np.inf)
-
-
-def order_of(R: NDArray[np.float64], landscape: Landscape) -> int | None:
-    """`anti_aligned` of the student with teacher overlaps R (K, M); None unless T is diagonal and a = a* = 1."""
-    off_diagonal = landscape.T - np.diag(np.diag(landscape.T))
-    if landscape.second_layer != "fixed" or off_diagonal.any():
+def orders_of(R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.int64] | None:
+    """`anti_aligned` of students with teacher overlaps R (*n, K, M); None unless T is diagonal and a = a* = 1."""
+    if not landscape.has_orders:
         return None
-    return anti_aligned(teacher_cosines(R, landscape))
+    # Each column by its teacher's norm: cosines up to a factor per student.
+    return anti_aligned(R / np.where(landscape.teacher_norms > 0, landscape.teacher_norms, np.inf))
 
 
 def _sign_verdict(smallest: float, largest: float, definite: float) -> str:
@@ -84,27 +91,35 @@ def _worst(*verdicts: str) -> str:
     return max(verdicts, key=[MINIMUM, FLAT_MINIMUM, UNDECIDED, SADDLE].index)
 
 
-def hessian_lipschitz(norms: NDArray[np.float64], teacher_norms: NDArray[np.float64], radius: float) -> float:
+def hessian_lipschitz(
+    g: Activation, norms: NDArray[np.float64], teacher_norms: NDArray[np.float64], radius: float
+) -> float:
     """Lipschitz constant of the Hessian (operator norm against Frobenius distance) in a ball around a student.
 
-    A pair (u, v) contributes at most 3 sqrt(3)/(4 pi) |v|/|u|^2 |e|^3 to the third derivative along
-    (e, 0) and |e|^2 |f|/(pi |u|) to its mixed term, whatever the angle (the extrema over directions
-    and angle of the derivatives of the arc-cosine kernel; the test maximises them numerically). With
-    x_i the share of neuron i in a unit direction, sum_i x_i^2 (A_i x_i + B_i sum_{j != i} x_j) is at
-    most max_i sqrt(A_i^2 + (K - 1) B_i^2) by Cauchy and Schwarz. Infinite once a neuron may vanish.
+    A pair (u, v) contributes at most `own` |v|/|u|^2 |e|^3 to the third derivative along (e, 0) and `mixed`
+    |e|^2 |f|/|u| to its mixed terms, whatever the angle, or without these norms where the activation is not
+    homogeneous, for itself too (`DerivativeBounds`; for ReLU 3 sqrt(3)/(4 pi) and 3/pi). With x_i the share of
+    neuron i in a unit direction, sum_i x_i^2 (A_i x_i + B_i sum_{j != i} x_j) is at most
+    max_i sqrt(A_i^2 + (K - 1) B_i^2) by Cauchy and Schwarz. Infinite once a neuron may vanish.
     `norms` (K,) of the students at the centre, `teacher_norms` (M,), `radius` Frobenius.
     """
+    bounds, K = g.third_derivative, len(norms)
+    if not g.is_homogeneous:
+        own = bounds.own * (K + len(teacher_norms)) + bounds.mixed
+        return float(np.hypot(own, np.sqrt(max(K - 1, 0)) * bounds.mixed))
     shortest = norms - radius
     if len(norms) == 0 or shortest.min() <= 0:
         return np.inf if len(norms) else 0.0
     # The norms of the other neurons grow by sqrt(K - 1) radius in sum at the most.
     others = norms.sum() - norms + np.sqrt(len(norms) - 1) * radius + teacher_norms.sum()
-    own = 3 * np.sqrt(3) / (4 * np.pi) * others / shortest**2
-    mixed = 3 / (np.pi * shortest)
+    own = bounds.own * others / shortest**2
+    mixed = bounds.mixed / shortest
     return float(np.sqrt(own**2 + (len(norms) - 1) * mixed**2).max())
 
 
-def basin_radius(smallest: float, norms: NDArray[np.float64], teacher_norms: NDArray[np.float64]) -> float:
+def basin_radius(
+    g: Activation, smallest: float, norms: NDArray[np.float64], teacher_norms: NDArray[np.float64]
+) -> float:
     """Radius of a ball in which the gradient flow ends at its centre, a minimum with smallest eigenvalue `smallest`.
 
     With Lipschitz constant L(rho) of the Hessian in the ball, the gradient at distance s has the
@@ -115,9 +130,11 @@ def basin_radius(smallest: float, norms: NDArray[np.float64], teacher_norms: NDA
     if smallest <= 0 or len(norms) == 0:
         return 0.0
     low, high = 0.0, float(norms.min())
+    if not g.is_homogeneous:
+        high = 2 * smallest / hessian_lipschitz(g, norms, teacher_norms, 0.0)
     for _ in range(60):
         middle = (low + high) / 2
-        if middle * hessian_lipschitz(norms, teacher_norms, middle) <= 2 * smallest:
+        if middle * hessian_lipschitz(g, norms, teacher_norms, middle) <= 2 * smallest:
             low = middle
         else:
             high = middle
@@ -125,7 +142,7 @@ def basin_radius(smallest: float, norms: NDArray[np.float64], teacher_norms: NDA
 
 
 class Splitting(NamedTuple):
-    """Lowest eigenvalue of each S_i = H_ii - I/2 orthogonally to w_i (K,): in the span (infinite if r = 1), and alpha.
+    """Lowest eigenvalue of each S_i = H_ii - A_ii I off w_i (K,): in the span (infinite if r = 1), and alpha.
 
     Negative: duplicating that neuron opens a descent; positive: its parallel copies stay together
     (Fukumizu & Amari 2000; design, "Splitting").
@@ -135,25 +152,28 @@ class Splitting(NamedTuple):
     perpendicular: NDArray[np.float64]
 
 
-def splitting_of(H: NDArray[np.float64], C: NDArray[np.float64], W: NDArray[np.float64]) -> Splitting:
-    """The splitting eigenvalues of a stationary point from H (K, r, K, r), C (K, K) and W (K, r)."""
+def splitting_of(
+    H: NDArray[np.float64], C: NDArray[np.float64], W: NDArray[np.float64], own_weight: float = 0.5
+) -> Splitting:
+    """The splitting eigenvalues of a stationary point from H (K, r, K, r), C (K, K) and W (K, r).
+
+    `own_weight` is A_ii, that of the activation.
+    """
     K, r = W.shape
     inside = np.full(K, np.inf)
     for i in range(K if r > 1 else 0):
         complement = np.linalg.svd(W[i][None])[2][1:]
-        block = complement @ (H[i, :, i] - 0.5 * np.eye(r)) @ complement.T
+        block = complement @ (H[i, :, i] - own_weight * np.eye(r)) @ complement.T
         inside[i] = np.linalg.eigvalsh(block)[0]
-    return Splitting(inside, np.diag(C) - 0.5)
+    return Splitting(inside, np.diag(C) - own_weight)
 
 
-_hessian, _perpendicular, _gradient = map(jax.jit, (hessian, perpendicular_block, gradient))
-
-
-def network_of(W: NDArray[np.float64], landscape: Landscape) -> Network:
+def network_of(W: NDArray[np.float64], landscape: Landscape, signs: NDArray[np.float64] | None = None) -> Network:
     """The effective network of reduced weights W (K, r) in the span of the teachers, with overlaps and loss."""
-    network = effective_network(W, landscape.teacher_scale)
-    loss = exact_loss(network, landscape.teacher_factor)
-    return Network(landscape, network, network @ network.T, network @ landscape.teacher_factor.T, loss)
+    network, own = reduced(W, landscape, signs)
+    loss = exact_loss(landscape.g, network, landscape.teacher_factor, own)
+    R = network[:, : landscape.teacher_rank] @ landscape.teacher_factor.T
+    return Network(landscape, network, network @ network.T, R, loss, own)
 
 
 def _hidden_verdict(network: Network, stays: NDArray[np.float64], definite: float) -> str:
@@ -164,80 +184,113 @@ def _hidden_verdict(network: Network, stays: NDArray[np.float64], definite: floa
     loss the eigenvalues vanish, but splitting costs half the mean square of what it changes, of third
     order. A dead neuron always descends otherwise: the one-sided derivatives along the teachers, each
     times its norm, add up to -2 L at a stationary point, by Euler's theorem on homogeneous functions.
+    But with a trained second layer a dead neuron of negative weight may stay, see `dead_stay`.
+    Opposite pairs of an odd activation at a positive loss are not decided.
     """
     if len(network.W) == network.landscape.students:
         return MINIMUM
     if has_zero_loss(network.loss, network.landscape):
+        return FLAT_MINIMUM if _flat_directions(network) else MINIMUM
+    if not network.landscape.g.is_homogeneous:
+        return UNDECIDED
+    if dead_stay(network):
         return FLAT_MINIMUM
     best = stays.max(initial=-np.inf)
     return FLAT_MINIMUM if best > definite else SADDLE if best < -definite else UNDECIDED
 
 
-def examine(W: NDArray[np.float64], landscape: Landscape, tolerances: Tolerances) -> StationaryPoint:
+def _flat_directions(network: Network) -> int:
+    """Directions in which the Hessian of a generic student of this effective network vanishes, beyond its own."""
+    landscape, rank = network.landscape, network.landscape.teacher_rank
+    hidden = landscape.students - len(network.W)
+    if not landscape.g.is_homogeneous:
+        return hidden // 2 * rank  # opposite pairs; one that is left over rests at zero, where the loss bends up
+    return hidden * (rank if has_zero_loss(network.loss, landscape) else 1)
+
+
+def examine(
+    W: NDArray[np.float64], landscape: Landscape, tolerances: Tolerances, signs: NDArray[np.float64] | None = None
+) -> StationaryPoint:
     """Verdicts and spectra of a polished stationary point W (K, r) in the span of the teachers.
 
     Spectra are those of the effective network; where it has fewer neurons than the student, the
     verdicts take the further directions of the student into account, and `flat_dimension` counts those
     in which the Hessian of the student vanishes: one for every further neuron (norm moves between
-    copies), or r at zero loss.
+    copies), or r at zero loss; for an odd activation r for every pair of opposite neurons.
     """
-    network = network_of(W, landscape)
-    V = jnp.asarray(landscape.teacher_factor)
+    network = network_of(W, landscape, signs)
+    g = landscape.g
     size, rank = network.W.size, landscape.teacher_rank
-    H = as_numpy(_hessian(network.W, V)) if size else np.zeros((0, rank, 0, rank))
-    C = as_numpy(_perpendicular(network.W, V)) if size else np.zeros((0, 0))
-    slope = float(np.linalg.norm(as_numpy(_gradient(network.W, V)))) if size else 0.0
-    spectrum = np.asarray(np.linalg.eigvalsh(H.reshape(size, size)), np.float64)
-    perpendicular = np.asarray(np.linalg.eigvalsh(C), np.float64)
+    at = curvature_of(landscape.equations, network.W, landscape.teacher_factor, network.second_layer_weights)
+    spectrum = np.asarray(np.linalg.eigvalsh(at.hessian), np.float64)
+    perpendicular = np.asarray(np.linalg.eigvalsh(at.above), np.float64)
     largest, definite = float(spectrum.max(initial=0.0)), tolerances.definite
     flat = np.abs(spectrum) <= definite * largest
-    splitting = splitting_of(H, C, network.W)
+    splits = bool(size) and landscape.merges
+    splitting = splitting_of(at.H, at.C, network.W, g.own_weight) if splits else Splitting(np.zeros(0), np.zeros(0))
     lowest = np.minimum(*splitting)
 
     own = _sign_verdict(spectrum.min(initial=largest), largest, definite)
+    if network.scale_directions:
+        own = _worst(own, FLAT_MINIMUM)
     verdict = _worst(own, _hidden_verdict(network, splitting.inside, definite))
     above = _worst(
         verdict,
         _sign_verdict(perpendicular.min(initial=largest), largest, definite),
         _hidden_verdict(network, lowest, definite),
     )
-    hidden = landscape.students - len(network.W)
     point = StationaryPoint(
         landscape=landscape,
         W=network.W,
         Q=network.Q,
         R=network.R,
         loss=network.loss,
-        gradient_norm=slope,
+        gradient_norm=float(np.linalg.norm(at.gradient)),
         verdict=verdict,
         verdict_above=above,
-        anti_aligned=order_of(network.R, landscape),
+        anti_aligned=None if (order := orders_of(network.R, landscape)) is None else int(order),
         effective_students=len(network.W),
         hessian_min=float(spectrum.min(initial=np.inf)),
         hessian_max=float(spectrum.max(initial=-np.inf)),
         hessian_spectrum=spectrum[~flat],
         perpendicular_min=float(perpendicular.min(initial=np.inf)),
         perpendicular_spectrum=perpendicular,
-        flat_dimension=int(flat.sum()) + hidden * (rank if has_zero_loss(network.loss, landscape) else 1),
-        splitting_min=float(splitting.inside.min()) if size and rank > 1 else None,
-        splitting_min_perpendicular=float(splitting.perpendicular.min()) if size else None,
+        flat_dimension=int(flat.sum()) + _flat_directions(network) + network.scale_directions,
+        splitting_min=float(splitting.inside.min()) if splits and rank > 1 else None,
+        splitting_min_perpendicular=float(splitting.perpendicular.min()) if splits else None,
         radius=0.0,
+        second_layer_weights=network.second_layer_weights,
     )
     return dataclasses.replace(point, radius=certified_radius(point, above=True))
 
 
-def stays_merged(W: NDArray[np.float64], groups: NDArray[np.intp], landscape: Landscape) -> bool:
+def stays_merged(
+    W: NDArray[np.float64],
+    groups: NDArray[np.intp],
+    landscape: Landscape,
+    signs: NDArray[np.float64] | None = None,
+    students: NDArray[np.float64] | None = None,
+) -> bool:
     """Whether no group (K,) of several students that make up one neuron of W (K_eff, r) opens a descent.
 
-    In every dimension, for a flat minimum of positive loss; at zero loss no group does.
+    In every dimension, for a flat minimum of positive loss; at zero loss no group does. `signs` (K_eff,) of
+    the neurons and those of `students` (K,) where the second layer is trained. Where dead neurons of negative weight
+    stay, `dead_stay`, all S_i are negative; then such neurons also stay beside a single one of the neuron's sign: with
+    shares b > 1 and 1 - b < 0 the form e S_i e (1/b + 1/(1 - b))/2 is positive. Two of its sign part.
     """
-    network = network_of(W, landscape)
+    network = network_of(W, landscape, signs)
     if has_zero_loss(network.loss, landscape):
         return True
+    alive, sizes = groups >= 0, np.bincount(groups[groups >= 0], minlength=len(W))
+    agree = np.ones(len(groups), bool) if students is None or signs is None else students == signs[groups]
+    same = np.bincount(groups[alive & agree], minlength=len(W))
     V = jnp.asarray(landscape.teacher_factor)
-    splitting = splitting_of(as_numpy(_hessian(W, V)), as_numpy(_perpendicular(W, V)), W)
-    copied = np.bincount(groups[groups >= 0], minlength=len(W)) > 1
-    return bool((np.minimum(*splitting)[copied] > 0).all() and (groups >= 0).all())
+    H, C = (as_numpy(f(landscape.g, W, V, signs)) for f in (compiled_hessian, compiled_perpendicular))
+    lowest = np.minimum(*splitting_of(H, C, W, landscape.g.own_weight))
+    if not alive.all() or (same < sizes).any():  # what stays then stays because no direction ascends, see `dead_stay`
+        negative = signs is not None and students is not None and bool((students[~alive] < 0).all())
+        return negative and bool(lowest.max() < 0 and (same == 1).all())
+    return bool((lowest[sizes > 1] > 0).all())
 
 
 def certified_radius(point: StationaryPoint, above: bool) -> float:
@@ -246,9 +299,50 @@ def certified_radius(point: StationaryPoint, above: bool) -> float:
     Existence by Newton-Kantorovich: with gradient g, smallest eigenvalue l and Lipschitz constant L,
     L |g| <= l^2/2 puts an exact stationary point within 2 |g|/l of the stored one (Ortega 1968).
     """
-    if point.verdict != MINIMUM or (above and point.verdict_above != MINIMUM):
+    if not point.is_isolated or (above and point.verdict_above in (UNDECIDED, SADDLE)):
         return 0.0
-    smallest = min(point.hessian_min, point.perpendicular_min) if above else point.hessian_min
-    radius = basin_radius(smallest, point.norms, point.teacher_norms)
-    exists = hessian_lipschitz(point.norms, point.teacher_norms, radius) * point.gradient_norm <= smallest**2 / 2
+    smallest = min(point.hessian_min, float(point.perpendicular_spectrum.min(initial=np.inf)))
+    smallest = smallest if above else point.hessian_min
+    g, manifold, _ = point.landscape.equations
+    if manifold.is_free:
+        radius = basin_radius(g, smallest, point.norms, point.teacher_norms)
+        bend = hessian_lipschitz(g, point.norms, point.teacher_norms, radius)
+    else:
+        radius, bend = geodesic_ball(point, smallest)
+    exists = bend * point.gradient_norm <= smallest**2 / 2
     return radius if exists else 0.0
+
+
+# A chord of these manifolds is at least 2/pi of the geodesic between its ends (Mataigne, Absil & Miolane 2024).
+_CHORD = 2 / np.pi
+
+
+def geodesic_ball(point: StationaryPoint, smallest: float) -> tuple[float, float]:
+    """The Frobenius radius of a ball around a constrained point that flows into it, and the bend there.
+
+    Along a geodesic of unit speed with velocity v the loss has the third derivative D3 + 3 D2[v, v'] + D1[v''], at
+    most bend(s) = l + 3 (h + l s) + jerk (slope + h s + l s^2/2) at the distance s: l bounds the third
+    derivative of the free loss at unit norms, h is the norm of its Hessian at the point, slope that of its
+    gradient. With smallest eigenvalue `smallest` the gradient points inwards for s bend(s) < 2 smallest, so the
+    distance to the point, and to its copies under rotations beyond the teachers, falls.
+    """
+    g, manifold, _ = point.landscape.equations
+    at = curvature_of(point.landscape.equations, point.W, point.landscape.teacher_factor)
+    third, second = hessian_lipschitz(g, np.ones(len(point.W)), point.teacher_norms, 0.0), at.ambient
+
+    def bend(s: float) -> float:
+        along = manifold.jerk * (at.slope + second * s + third * s**2 / 2)
+        return third + 3 * (second + third * s) + along
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if middle * bend(middle) <= 2 * smallest else (low, middle)
+    return 0.9 * low * _CHORD, bend(low)
+
+
+def largest_reach(point: StationaryPoint, radius: float) -> tuple[float, float]:
+    """The longest geodesic from a point to the sphere of this Frobenius radius, and the bend of the loss along it."""
+    if point.landscape.equations.manifold.is_free:
+        return radius, hessian_lipschitz(point.landscape.g, point.norms, point.teacher_norms, radius)
+    return radius / _CHORD, geodesic_ball(point, min(point.hessian_min, point.perpendicular_min))[1]

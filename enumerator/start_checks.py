@@ -13,13 +13,13 @@ from enumerator.catalogue import Catalogue
 from enumerator.collapse import NEAR
 from enumerator.distinct import match_points
 from enumerator.errors import EnumeratorError
+from enumerator.follow import follow_starts
 from enumerator.point_checks import Disagreement
-from enumerator.problem import Campaign
+from enumerator.problem import Campaign, Landscape
 from enumerator.query import quoted
 from enumerator.recomputation import loss_of
 from enumerator.records import OUTCOMES, from_table
 from enumerator.snapshot import Snapshot
-from enumerator.solve import solve_starts
 from enumerator.stability import StationaryPoint
 from enumerator.watch import STOPS
 
@@ -43,7 +43,8 @@ REPLAYED, OVERLAPS = "ends otherwise when it is run again", "is not that of its 
 
 # Each finds the starts for which it is true. `s` is the start, `m` the point that it names, `c` its campaign, `l` its
 # landscape. In the certified ball around a minimum the curvature is below twice the largest at its centre, and the
-# gradient at least a tenth of the distance times the smallest (`basin_radius`).
+# gradient at least a tenth of the distance times the smallest (`basin_radius`). One-pass SGD fluctuates about its end;
+# with a second layer the gradient is that of both layers.
 _CHECKS = {
     "campaign_id": ("c.campaign_id is null", "names no campaign"),
     "landscape_id": (
@@ -58,20 +59,25 @@ _CHECKS = {
     ),
     "distance": (
         f"""(coalesce(s.minimum_id, s.saddle_id) is null) != (s.distance is null) or not s.distance >= 0
-            or m.is_flat and s.distance > {NEAR} * l.scale
-            or s.outcome = 'converged' and not m.is_flat and (
+            or s.outcome = 'converged' and m.is_flat and not c.is_noisy and s.distance > {NEAR} * l.scale
+            or s.outcome = 'converged' and not m.is_flat and not c.is_noisy and (
                 s.distance > 1.000001 * m.radius and c.dimension > l.teacher_rank
-                or s.distance * m.flattest > 10 * s.gradient_norm + {START_GRADIENT} * l.scale)""",
+                or not l.is_trained and s.distance * m.flattest > 10 * s.gradient_norm + {START_GRADIENT} * l.scale)""",
         "is not one within the certified ball (near a flat minimum), or not that of its gradient",
+    ),
+    "distance_error": (
+        "(c.is_noisy and s.outcome = 'converged') != (s.distance_error is not null) or s.distance_error < 0",
+        "is given for one-pass SGD that converged, and only for it",
     ),
     "loss": (
         f"""m.minimum_id is not null and (s.loss is null or s.loss < m.loss - {START_LOSS} * l.unit
-            or s.loss > m.loss + {START_LOSS} * l.unit + s.distance * s.distance * m.steepest)""",
+            or not c.is_noisy and s.loss > m.loss + {START_LOSS} * l.unit + s.distance * s.distance * m.steepest)""",
         "is not within reach of its minimum at that distance",
     ),
     "gradient_norm": (
         f"""m.minimum_id is not null and (s.gradient_norm is null or not s.gradient_norm >= 0
-            or s.gradient_norm > 2 * s.distance * m.steepest + {START_GRADIENT} * l.scale)""",
+            or not (c.is_noisy or l.is_trained)
+                and s.gradient_norm > 2 * s.distance * m.steepest + {START_GRADIENT} * l.scale)""",
         "is not within reach of its minimum at that distance",
     ),
     "stop_loss": (
@@ -103,7 +109,7 @@ _JOINED = """
     left join (
         select minimum_id, bool_or(is_minimum) is_minimum, bool_or(not is_minimum) is_saddle,
             any_value(landscape_id) landscape_id, any_value(loss) loss, any_value(radius) radius,
-            bool_or(verdict_above = 'flat-minimum') is_flat,
+            bool_or(effective_students < students) is_flat,
             -- Of n copies of one neuron the curvature is n times as large.
             any_value((students - effective_students + 1)
                 * greatest(coalesce(hessian_max, 0), coalesce(list_max(perpendicular_spectrum), 0))) steepest,
@@ -116,12 +122,14 @@ _JOINED = """
     left join (
         select campaign_id, any_value(landscape_id) landscape_id,
             any_value((campaign ->> '$.law.dimension')::bigint) dimension,
-            any_value(campaign ->> '$.dynamics.name') = 'newton' is_timeless
+            any_value(campaign ->> '$.dynamics.name') = 'newton' is_timeless,
+            any_value(campaign ->> '$.dynamics.name') = 'one-pass-sgd' is_noisy
         from campaigns group by campaign_id
     ) c on c.campaign_id = s.campaign_id
     left join (
         select landscape_id, any_value(students) students, any_value(teachers) teachers,
             any_value(teacher_rank) teacher_rank, any_value(list_max(T)) unit,
+            any_value(second_layer) = 'trained' is_trained,
             any_value(sqrt(list_max(T) * teachers)) "scale"
         from landscapes group by landscape_id
     ) l on l.landscape_id = s.landscape_id"""
@@ -234,26 +242,29 @@ def _faults(row: dict) -> Iterator[tuple[str, str, str]]:
             yield column, row[column][:60], what
 
 
-def check_kept(snapshot: Snapshot, teachers: dict[str, np.ndarray], rng: np.random.Generator) -> Iterator[Disagreement]:
+def check_kept(
+    snapshot: Snapshot, landscapes: dict[str, Landscape], rng: np.random.Generator
+) -> Iterator[Disagreement]:
     """Loss of unfinished starts against their overlaps, for at most a thousand of them drawn at random.
 
-    `teachers` holds T (M, M) by landscape.
+    `landscapes` by their ids.
     """
     seed = int(rng.integers(2**31))
     rows = snapshot.query(
-        f"""select campaign_id, start_index, landscape_id, loss, Q, R from starts
+        f"""select campaign_id, start_index, landscape_id, loss, Q, R, second_layer from starts
         where outcome = 'unfinished' and Q is not null and R is not null
         order by hash(start_index + {seed}), campaign_id, start_index limit 1000"""
     )
     for row in from_table(rows):
-        T = teachers.get(row["landscape_id"])
-        if T is None:
+        landscape = landscapes.get(row["landscape_id"])
+        if landscape is None:
             continue
+        T = landscape.T
         name, K = start_name(row["campaign_id"], row["start_index"]), round(len(row["Q"]) ** 0.5)
         if (len(row["Q"]), len(row["R"])) != (K * K, K * len(T)):
             continue  # reported with the other columns
         Q, R = row["Q"].reshape(K, K), row["R"].reshape(K, len(T))
-        computed = loss_of(Q, R, T)
+        computed = loss_of(Q, R, landscape, row["second_layer"])
         unit = (np.sqrt(np.abs(np.diag(Q))).sum() + np.sqrt(np.diag(T)).sum()) ** 2
         if row["loss"] is None or not abs(row["loss"] - computed) <= KEPT_LOSS * unit:
             yield Disagreement("starts", name, "loss", str(row["loss"]), repr(computed), OVERLAPS)
@@ -301,7 +312,7 @@ def _replayed(
     unique = {row["start_index"]: row for row in rows}
     if not unique:
         return
-    again = solve_starts(campaign, np.array(list(unique)))
+    again = follow_starts(campaign, np.array(list(unique)))
     names = [*known, ""]
     found = [names[position] for position in match_points(again.points, list(known.values()))]
     for row, outcome, point in zip(unique.values(), again.starts.outcome, again.starts.point, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.problem import Campaign, Landscape
-from enumerator.stability import StationaryPoint, order_of
+from enumerator.stability import StationaryPoint, orders_of
 from enumerator.watch import STOPS
 
 
@@ -29,10 +29,11 @@ class Starts:
     """Arrays of length n, all as the lane retired.
 
     `point` is the position of the stationary point that the start ended in (-1: none), `distance` the
-    Frobenius distance to it (NaN: none), `anti_aligned` the order of the lane (-1: undefined), `flow_time`
-    NaN where the dynamics has none; Q (n, K, K), R (n, K, M). The columns `stop_` (n, STOPS) tell what a
-    solver would have reported that stops early, at each of the gradient norms and flow times of
-    `enumerator.watch` (NaN, and -1: the start was not there yet when it retired).
+    Frobenius distance to it (NaN: none), `distance_error` its standard error (NaN but for one-pass SGD, where it
+    fluctuates), `anti_aligned` the order of the lane (-1: undefined), `flow_time` NaN where the dynamics has none;
+    Q (n, K, K), R (n, K, M), and `second_layer` (n, K) where it is trained, else (n, 0). The columns `stop_`
+    (n, STOPS) tell what a solver would have reported that stops early, at each of the gradient norms and flow
+    times of `enumerator.watch` (NaN, and -1: the start was not there yet when it retired).
     """
 
     index: NDArray[np.int64]
@@ -49,6 +50,8 @@ class Starts:
     stop_flow_time: NDArray[np.float64]
     stop_loss: NDArray[np.float64]
     stop_anti_aligned: NDArray[np.int32]
+    distance_error: NDArray[np.float64]
+    second_layer: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -80,10 +83,15 @@ class ShardResult:
 _SHORT = 0.1
 
 
-def order_of_long_students(W: NDArray[np.float64], landscape: Landscape) -> int | None:
-    """The order of the students of W (K, D) that are not short; None where orders are undefined."""
-    long = np.linalg.norm(W, axis=1) > _SHORT * landscape.teacher_scale / np.sqrt(landscape.teachers)
-    return order_of(W[long, : landscape.teacher_rank] @ landscape.teacher_factor.T, landscape)
+def orders_of_long_students(W: NDArray[np.float64], landscape: Landscape) -> NDArray[np.int64]:
+    """The orders (n,) of the students of W (n, K, D) that are not short; -1 where orders are undefined."""
+    if not landscape.has_orders:
+        return np.full(len(W), -1)
+    long = np.sqrt((W * W).sum(axis=2)) > _SHORT * landscape.teacher_scale / np.sqrt(landscape.teachers)
+    R = np.where(long[:, :, None], W[:, :, : landscape.teacher_rank], 0.0) @ landscape.teacher_factor.T
+    orders = orders_of(R, landscape)
+    assert orders is not None
+    return orders
 
 
 _TYPES = {
@@ -103,18 +111,21 @@ class StartRows:
         self.landscape = landscape
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, W: NDArray[np.float64], **row: Any) -> None:
-        """A lane that retires with weights W (K, D); overlaps and order are derived."""
+    def add(self, lane: NDArray[np.float64], **row: Any) -> None:
+        """A lane that retires, weights W (K, D) or [W | a | c]; overlaps and order are derived."""
+        W, layer = (lane[:, :-2], lane[:, -2]) if self.landscape.equations.is_trained else (lane, np.zeros(0))
         R = W[:, : self.landscape.teacher_rank] @ self.landscape.teacher_factor.T
-        order = order_of(R, self.landscape)
-        self.rows.append({"anti_aligned": -1 if order is None else order, "Q": W @ W.T, "R": R, **row})
+        order = orders_of(R, self.landscape)
+        derived = {"anti_aligned": -1 if order is None else int(order), "distance_error": np.nan, "second_layer": layer}
+        self.rows.append(derived | {"Q": W @ W.T, "R": R} | row)
 
     def to_starts(self) -> Starts:
         """The rows as columns, in the order of the start index."""
         self.rows.sort(key=lambda row: row["index"])
         K, M = self.landscape.students, self.landscape.teachers
         stops = dict.fromkeys(("stop_flow_time", "stop_loss", "stop_anti_aligned"), (-1, STOPS))
-        shapes = {"Q": (-1, K, K), "R": (-1, K, M), **stops}
+        layer = K if self.landscape.equations.is_trained else 0
+        shapes = {"Q": (-1, K, K), "R": (-1, K, M), "second_layer": (len(self.rows), layer), **stops}
         return Starts(
             **{
                 entry.name: np.array(

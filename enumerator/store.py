@@ -26,11 +26,11 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 
 from enumerator.datafiles import DataFile, Folder, digest, read, sync
 from enumerator.errors import CatalogueError, InputError
+from enumerator.objects import ObjectStore
 from enumerator.query import run
 from enumerator.records import from_table
 from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, check_version, table_schema
@@ -151,10 +151,10 @@ class Store:
                 raise CatalogueError(f"cannot create {self._uri(name)}: {_one_line(error)}") from error
             self.open(name)  # another process has just created it
 
-    def open(self, name: str) -> DeltaTable:
-        """The table `name` at its latest version."""
+    def open(self, name: str, version: int | None = None) -> DeltaTable:
+        """The table `name` at its latest version, or at an earlier one."""
         try:
-            table = DeltaTable(self._uri(name), storage_options=self._options)
+            table = DeltaTable(self._uri(name), version=version, storage_options=self._options)
             metadata = table.metadata()
         except TableNotFoundError as error:
             raise CatalogueError(f"cannot read {self._uri(name)}: it is gone. Put the catalogue back.") from error
@@ -174,7 +174,7 @@ class Store:
     def filesystem(self, table: DeltaTable) -> pafs.FileSystem:
         """The folder of an open table. A local one is read by Arrow: Delta Lake can abort the interpreter at exit."""
         if self._is_remote:
-            return pafs.PyFileSystem(DeltaStorageHandler(table.table_uri, self._options))
+            return pafs.PyFileSystem(ObjectStore(table.table_uri, self._options))
         return pafs.SubTreeFileSystem(unquote(urlsplit(table.table_uri).path), pafs.LocalFileSystem())
 
     def _folder(self, table: DeltaTable) -> Folder:
@@ -342,25 +342,23 @@ class Store:
 
     def join_files(
         self, table: DeltaTable, partition: tuple[str, str] | None = None, at_least: int | None = None
-    ) -> int:
+    ) -> bool:
         """Join the small files of a table, or of one partition (column, value), where `at_least` (many) have gathered.
 
-        How many files were joined. Only housekeeping: given up when another writer comes first, and
-        tried again after a later commit.
+        Only housekeeping: given up, which is False, when another writer comes first, and tried again after a later
+        commit.
         """
         small: dict[str, list[DataFile]] = {}
         for file in self.files(table):
             if file.size < JOINED_BYTES and file.lies_in(partition):
                 small.setdefault(file.path.rpartition("/")[0], []).append(file)
-        joined = 0
         try:
             for files in small.values():
                 for group in _groups(files) if len(files) >= (at_least or FILES_TO_JOIN) else ():
                     self._replace(table, group, read(self._dataset(table, group)), same_rows=True)
-                    joined += len(group)
         except (DeltaError, OSError):
-            pass
-        return joined
+            return False
+        return True
 
 
 def _groups(files: list[DataFile]) -> Iterator[list[DataFile]]:

@@ -15,7 +15,7 @@ from enumerator.errors import InputError
 # In the order in which a commit writes them: a row names only rows of the tables before its own.
 TABLE_NAMES = ("landscapes", "initial_overlaps", "campaigns", "minima", "saddles", "starts")
 # All tables of a catalogue have one schema version; `enumerator.migration` leads from each to the next.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Delta Lake names the entries of a list "element"; the same name here spares a cast at each write.
 _TYPES = {

@@ -68,7 +68,7 @@ def compact(catalogue: Catalogue, retention: timedelta = RETENTION, progress: Pr
         tell("tables", done, len(TABLE_NAMES))
         files_before, bytes_before = _data_files(catalogue, name)
         for _ in range(TRIES):
-            if not catalogue.store.join_files(catalogue.store.open(name), at_least=2):
+            if catalogue.store.join_files(catalogue.store.open(name), at_least=2):
                 break
         _clean(catalogue, name, retention)
         files_after, bytes_after = _data_files(catalogue, name)

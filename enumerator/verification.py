@@ -88,8 +88,8 @@ def find_disagreements(
     found += check_campaigns(catalogue, snapshot)
     tell("starts", 0, 1)
     found += check_starts(snapshot)
-    teachers = {name: landscape.T for name, landscape in landscapes.items() if landscape is not None}
-    found += check_kept(snapshot, teachers, rng)
+    read = {name: landscape for name, landscape in landscapes.items() if landscape is not None}
+    found += check_kept(snapshot, read, rng)
     found += check_replays(catalogue, snapshot, points, sample, rng, lambda *done: tell("replays", *done))
     return found
 

@@ -8,6 +8,7 @@ again, as it does near a saddle. The host reads them when the lane retires.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -82,16 +83,36 @@ def watch(lane: Any) -> WatchedLane:
     )
 
 
+def _stopped(lane: Any, stops: Bool[Array, " S"], watched: WatchedLane) -> WatchedLane:
+    """The lane at the first early stop that it has reached and had not before."""
+    new = stops & ~watched.seen[:STOPS]
+    entry = jnp.where(new.any(), jnp.argmax(new), len(watched.seen))
+    return replace(
+        watched,
+        lane=lane,
+        seen=watched.seen | (jnp.arange(len(watched.seen)) == entry),
+        weights=watched.weights.at[entry].set(lane.W),
+        gradient_norms=watched.gradient_norms.at[entry].set(lane.gradient_norm),
+        entered=watched.entered.at[entry].set(lane.flow_time),
+        left=watched.left.at[entry].set(lane.flow_time),
+    )
+
+
 def watched_tick(
-    tick: Callable[[Any], Any], norm: float | Float[Array, ""], low: float | Float[Array, ""], watched: WatchedLane
+    tick: Callable[[Any], Any],
+    norm: float | Float[Array, ""],
+    low: float | Float[Array, ""] | None,
+    watched: WatchedLane,
 ) -> WatchedLane:
     """One tick of the lane, then a look at where it is. At most one entry is written; a second one waits for a tick.
 
-    `norm` is the unit of GRADIENT_NORMS, `low` the gradient norm below which a lane lingers.
+    `norm` is the unit of GRADIENT_NORMS, `low` the gradient norm below which a lane lingers, None for never.
     """
     lane = tick(watched.lane)
     slope, time = lane.gradient_norm, lane.flow_time
     stops = jnp.concatenate([slope <= norm * np.array(GRADIENT_NORMS), time >= np.array(FLOW_TIMES)])  # false for NaN
+    if low is None:
+        return _stopped(lane, stops, watched)
     leaves = (watched.lowest_norm <= low) & (slope > _LEAVES * watched.lowest_norm)
     free = ~watched.seen[STOPS:]
     first_free = free & (jnp.cumsum(free) == 1)

@@ -9,6 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from enumerator.activations import activation_named
+from enumerator.constraints import CONSTRAINTS
+from enumerator.equations import Equations
+
+# The activation of most tests.
+RELU = activation_named("relu")
+# Of unconstrained students.
+FREE = Equations(RELU, CONSTRAINTS["none"])
+
 REFERENCE = Path(__file__).parent / "reference"
 
 

@@ -1,7 +1,10 @@
 """Made-up stationary points, starts and campaigns: what the catalogue stores, without computing any of it."""
 
+from pathlib import Path
+
 import numpy as np
 
+from enumerator.catalogue import Catalogue
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.stability import StationaryPoint
 from enumerator.starts import Outcome, ShardResult, Starts
@@ -34,6 +37,7 @@ def make_point(landscape: Landscape, loss: float, verdict: str = "minimum", **fi
         "perpendicular_min": 0.25,
         "perpendicular_spectrum": np.sort(generator.random(K)),
         "flat_dimension": 0,
+        "second_layer_weights": None,
         "splitting_min": -0.5,
         "splitting_min_perpendicular": None,
         "radius": 0.01,
@@ -70,6 +74,8 @@ def make_result(campaign, first, last, points=(), ended=None, index=None) -> Sha
             stop_flow_time=np.full((n, STOPS), np.nan),
             stop_loss=np.full((n, STOPS), np.nan),
             stop_anti_aligned=np.full((n, STOPS), -1, np.int32),
+            distance_error=np.full(n, np.nan),
+            second_layer=np.zeros((n, 0)),
         ),
         points=list(points),
     )
@@ -86,3 +92,19 @@ def _outcome(points, where) -> Outcome:
 def same_loss(new, known) -> list[int]:
     """A matcher for made-up points: the same if the losses agree to 1e-11."""
     return [next((k for k, b in enumerate(known) if abs(a.loss - b.loss) < 1e-11), -1) for a in new]
+
+
+def new_catalogue(path: Path, **options) -> Catalogue:
+    """An empty catalogue that tells made-up points apart by their losses."""
+    return Catalogue(path, create=True, matcher=same_loss, **options)
+
+
+def commit(atlas: Catalogue, campaign: Campaign, first: int, last: int, losses=(0.5,), **options):
+    """Commit starts that end in made-up minima of these losses, in turn."""
+    points = [make_point(campaign.landscape, loss) for loss in losses]
+    return atlas.commit_shard(make_result(campaign, first, last, points, **options), first, last)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
 from enumerator.loss import gradient, hessian
+from tests.references import RELU
 
-_gradient, _hessian = jax.jit(gradient), jax.jit(hessian)
+_gradient, _hessian = jax.jit(partial(gradient, RELU)), jax.jit(partial(hessian, RELU))
 
 
 def flow_end(W: np.ndarray, V: np.ndarray, flow_time: float, rtol: float = 1e-8) -> np.ndarray:

@@ -21,7 +21,7 @@ def ends_by_stiff_solver(campaign, points, count):
     ends = []
     for W in weights:
         end = flow_end(W, landscape.teacher_factor, 1e6)[:, : landscape.teacher_rank]
-        polished = np.asarray(polish(jnp.asarray(end), jnp.asarray(landscape.teacher_factor))[0])
+        polished = np.asarray(polish(landscape.g, jnp.asarray(end), jnp.asarray(landscape.teacher_factor))[0])
         # The end is the stationary point itself, to the accuracy of a stop at 1e-9.
         assert np.linalg.norm(polished - end) < 1e-5
         ends.append(match_points([network_of(polished, landscape)], points)[0])

@@ -151,7 +151,7 @@ def test_reader_never_sees_a_start_without_its_minimum(writers, tmp_path):
 
 
 # The parent touches no Delta table, so that it can fork; a child acknowledges each shard on its pipe
-# after the commit, until it is killed. Kills come after 50 to 400 ms, in the middle of commits.
+# after the commit, until it is killed: 100 to 600 ms after its first, in the middle of commits.
 KILLED_WRITERS = """
 import os, random, signal, sys, time
 from stand_ins import make_campaign, make_point, make_result, same_loss
@@ -171,6 +171,7 @@ for victim in range(6):
             atlas.commit_shard(make_result(campaign, first, first + 10, points), first, first + 10)
             os.write(send, b"%d " % shard)
     os.close(send)
+    acknowledged.append(int(os.read(receive, 2)))
     time.sleep(random.Random(victim).uniform(0.1, 0.6))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

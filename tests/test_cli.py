@@ -20,6 +20,7 @@ from enumerator.store import VERSION_PROPERTY
 
 COMMANDS = ("run", "minima", "saddles", "starts", "campaigns", "landscapes", "show", "sql")
 RUN = ("run", "--students", "3", "--teachers", "3", "--starts", "10", "--catalogue", "new")
+LEAKY = ("--activation", "leaky_relu")
 
 
 def make_atlas(path) -> Catalogue:
@@ -94,12 +95,23 @@ def refused(enumerator, workplace):
         (("--seed", -1), "`seed` must be a whole number >= 0, got -1"),
         (("--seed", 2**63), "`seed` must be below 2^63"),
         (("--dynamics", "adam"), "`dynamics` must be one of"),
-        (("--dynamics", "one-pass-sgd"), "`dynamics` must be one of gradient-flow, newton in this version"),
+        (("--dynamics", "one-pass-sgd", "--step", "0.1"), "`dynamics` one-pass-sgd needs `flow_time`, got none"),
+        (
+            ("--dynamics", "one-pass-sgd", "--step", "0.1", "--flow-time", "1", "--constraint", "orthonormalized"),
+            "`constraint` must be none or normalized for one-pass-sgd",
+        ),
+        (("--dynamics", "gradient-descent"), "`dynamics` gradient-descent needs `step`, got none"),
+        (("--dynamics", "newton", "--step", "0.1"), "`dynamics` newton has no `step`, got 0.1"),
         (("--activation", "tanh"), "`activation` must be one of"),
-        (("--activation", "erf"), "`activation` must be relu in this version, got 'erf'"),
-        (("--activation", "leaky_relu"), "`activation_slope` goes with activation leaky_relu"),
-        (("--constraint", "normalized"), "`constraint` must be none in this version"),
-        (("--second-layer", "trained"), "`second_layer` must be fixed in this version"),
+        ((*LEAKY, "--activation-slope", "1"), "`activation_slope` must be at least 0 and below 1"),
+        (LEAKY, "`activation_slope` goes with activation leaky_relu"),
+        (("--constraint", "normalized", "--dynamics", "newton"), "`dynamics` newton goes with constraint none"),
+        (("--constraint", "orthonormalized", "--dimension", "6", "--students", "7"), "`dimension` must be at least 7"),
+        (("--second-layer-law", "signs"), "`second_layer_law` goes with second layer trained, and only with it"),
+        (
+            ("--second-layer", "trained", "--dynamics", "newton"),
+            "`dynamics` newton goes with constraint none and second layer fixed: use gradient-flow",
+        ),
         (("--workers", 0), "`workers` must be a whole number >= 1, got 0"),
         (("--shard-size", 0), "`shard_size` must be a whole number >= 1, got 0"),
         (("--device", "tpu"), "`device` must be one of auto, cpu, gpu, got 'tpu'"),
@@ -163,7 +175,7 @@ NOT_CAMPAIGNS = {
     ),
     "unknown tolerance": ("[tolerances]\nstep_err = 1", "unknown setting `tolerances.step_err`: did you mean"),
     "wrong type": ('scale = "large"', "`scale`: 'large' is not of type 'number'"),
-    "wrong choice": ('activation = "gelu"', "`activation`: 'gelu' is not one of"),
+    "wrong choice": ('activation = "gelu"', "`activation` must be one of relu, leaky_relu, erf, got 'gelu'"),
     "out of range": ("seed = -1", "`seed`: -1 is less than the minimum of 0"),
     "whole number": ("dimension = 10.5", "`dimension`: 10.5 is not of type 'integer'"),
 }
@@ -202,10 +214,7 @@ def test_run_refuses_bad_initial_overlaps(refused, workplace, arrays, said):
     ("columns", "said"),
     [
         ({"Q": [EYE.ravel()]}, "expected columns Q and R"),
-        (
-            {"Q": [EYE.ravel(), EYE.ravel()[:8]], "R": [ZERO.ravel()] * 2},
-            "9 entries in each row, row 1 differs",
-        ),
+        ({"Q": [EYE.ravel(), EYE.ravel()[:8]], "R": [ZERO.ravel()] * 2}, "9 entries in each row, row 1 differs"),
         ({"Q": [EYE.ravel()], "R": [[None] * 9]}, "must have no nulls, row 0 has one"),
         ({"Q": ["a"], "R": ["b"]}, "must hold lists of numbers, got string"),
     ],

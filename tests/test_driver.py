@@ -161,7 +161,7 @@ def test_more_workers_than_ray_has_cores_are_refused(running, tmp_path):
 
 def test_error_in_a_worker_names_the_starts(running, tmp_path):
     atlas = Catalogue(tmp_path / "atlas", create=True)
-    impossible = Campaign(Landscape(3, 3), Dynamics("one-pass-sgd"))
-    with pytest.raises(InputError, match=r"^starts 0 to 9: `dynamics` must be one of"):
+    impossible = Campaign(Landscape(3, 3, constraint="normalized"), Dynamics("newton"))
+    with pytest.raises(InputError, match=r"^starts 0 to 9: `dynamics` newton goes with constraint none"):
         run_campaign(impossible, 10, atlas, 1, "cpu", progress="none")
     assert atlas.done(impossible.id) == []

@@ -11,6 +11,7 @@ from enumerator.loss import exact_loss, hessian
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from enumerator.solve import Outcome, solve_shard
 from enumerator.stability import examine
+from tests.references import RELU
 
 
 def generic_member(students: int, teachers: int, seed: int = 0) -> np.ndarray:
@@ -22,7 +23,7 @@ def generic_member(students: int, teachers: int, seed: int = 0) -> np.ndarray:
 
 def hessian_matrix(W: np.ndarray) -> np.ndarray:
     """The Hessian (K M, K M) at W (K, M), orthonormal teachers."""
-    return np.asarray(hessian(jnp.asarray(W), jnp.eye(W.shape[1]))).reshape(W.size, W.size)
+    return np.asarray(hessian(RELU, jnp.asarray(W), jnp.eye(W.shape[1]))).reshape(W.size, W.size)
 
 
 def rank_of_features(W: np.ndarray, samples: int = 4000) -> int:
@@ -56,7 +57,7 @@ def test_the_tangent_basis_spans_the_moves_of_norm_between_copies():
     H = hessian_matrix(W)
     for direction in basis:
         assert np.abs(H @ direction.ravel()).max() < 1e-14
-        assert exact_loss(W + 0.1 * direction, np.eye(3)) < 1e-15
+        assert exact_loss(RELU, W + 0.1 * direction, np.eye(3)) < 1e-15
 
 
 def test_parting_copies_cost_third_order():
@@ -65,26 +66,25 @@ def test_parting_copies_cost_third_order():
     direction = np.zeros_like(W)
     direction[0, 1], direction[1, 1] = 1, -1
     assert np.abs(hessian_matrix(W) @ direction.ravel()).max() < 1e-15
-    losses = [exact_loss(W + step * direction, np.eye(3)) for step in (1e-2, 5e-3)]
+    losses = [exact_loss(RELU, W + step * direction, np.eye(3)) for step in (1e-2, 5e-3)]
     assert losses[0] > 0
     assert losses[0] / losses[1] == pytest.approx(8, rel=0.01)
 
 
 def test_a_lane_collapses_only_where_the_loss_falls_all_the_way():
-    V, scale = np.eye(3), np.sqrt(3)
+    V = np.eye(3)
     rng = np.random.default_rng(3)
     member = generic_member(6, 3)
     lane = member + 0.01 * rng.normal(size=member.shape)
     target = collapsed(lane, V, nearest_groups(lane, V))
     assert target is not None
-    assert exact_loss(target, V) < 1e-15
+    assert exact_loss(RELU, target, V) < 1e-15
     assert np.linalg.norm(target - lane) < 0.1
-    assert loss_falls(lane, target, V, scale)
+    assert loss_falls(lane, target, Landscape(6, 3))
     # A spurious minimum of K = M = 6 is separated from zero loss by a barrier.
     points = solve_shard(Campaign(Landscape(6, 6), law=InitialLaw(6)), 0, 200).points
     spurious = next(point for point in points if point.loss > 0.01)
-    V, scale = np.eye(6), np.sqrt(6)
-    assert not loss_falls(spurious.W, spurious.W[:, ::-1], V, scale)
+    assert not loss_falls(spurious.W, spurious.W[:, ::-1], Landscape(6, 6))
     assert collapsed(np.abs(lane) * [1, 1, 0], np.eye(3), nearest_groups(lane * [1, 1, 0], np.eye(3))) is None
 
 
@@ -127,7 +127,7 @@ def test_zero_loss_of_teachers_that_sum_to_zero_is_one_class():
     V = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     landscape = Landscape(3, 3, V @ V.T)
     factor = landscape.teacher_factor
-    assert exact_loss(-factor, factor) < 1e-15
+    assert exact_loss(RELU, -factor, factor) < 1e-15
     rng = np.random.default_rng(0)
     W = np.concatenate([sign * factor[None] + 0.01 * rng.normal(size=(4, 3, 2)) for sign in (1, -1)])
     law = InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W @ factor.T)

@@ -1,5 +1,7 @@
 """The loss and its derivatives against automatic differentiation, Monte Carlo, and exact values."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enumerator import loss
-from enumerator.activations import fast_arccos
+from enumerator.geometry import fast_arccos
 from enumerator.overlaps import Overlaps
-from tests.references import plain_loss
+from tests.references import RELU, plain_loss
 
 # Rounding of sums of some hundred terms of size one, amplified by derivatives up to 1/norm.
 ROUNDING = 1e-12
 
 
-hessian, perpendicular_block, gradient, derivatives, weight_loss = map(
-    jax.jit, (loss.hessian, loss.perpendicular_block, loss.gradient, loss.fast_derivatives, loss.weight_loss)
+hessian, perpendicular_block, gradient, derivatives, weight_loss = (
+    jax.jit(partial(function, RELU))
+    for function in (loss.hessian, loss.perpendicular_block, loss.gradient, loss.fast_derivatives, loss.weight_loss)
 )
 
 
@@ -41,17 +44,35 @@ def test_value_gradient_and_hessian_agree_with_automatic_differentiation(seed):
     W, V = random_networks(seed)
     value = plain_loss(W, V)
     assert abs(weight_loss(W, V) - value) < ROUNDING
-    assert abs(loss.fast_loss(W, V, loss.teacher_constant(V)) - value) < ROUNDING
+    assert abs(loss.fast_loss(RELU, W, V, loss.teacher_constant(RELU, V)) - value) < ROUNDING
     assert abs(loss.population_loss(Overlaps.from_weights(W, V)) - value) < ROUNDING
-    assert abs(loss.exact_loss(np.asarray(W), np.asarray(V)) - value) < ROUNDING
+    assert abs(loss.exact_loss(RELU, np.asarray(W), np.asarray(V)) - value) < ROUNDING
     slope = jax.jit(jax.grad(plain_loss))(W, V)
     assert np.abs(gradient(W, V) - slope).max() < ROUNDING
-    assert np.abs(loss.fast_gradient(W, V) - slope).max() < ROUNDING
+    assert np.abs(loss.fast_gradient(RELU, W, V) - slope).max() < ROUNDING
     curvature = jax.jit(jax.hessian(plain_loss))(W, V)
     assert np.abs(hessian(W, V) - curvature).max() < ROUNDING
     direction = jax.random.normal(jax.random.key(seed), W.shape)
-    product = derivatives(W, V, direction, loss.teacher_constant(V)).hessian_product
+    product = derivatives(W, V, direction, loss.teacher_constant(RELU, V)).hessian_product
     assert np.abs(product - jnp.einsum("iajb,jb->ia", curvature, direction)).max() < ROUNDING
+
+
+def test_teachers_that_are_known_to_be_the_axes_change_nothing():
+    """A numpy identity is a constant of the program, which leaves the products with it out."""
+    W, _ = random_networks(3, K=5, D=6)
+    axes = np.eye(4)
+    P, constant = W[::-1], loss.teacher_constant(RELU, axes)
+    for function in (
+        lambda V: loss.fast_gradient(RELU, W, V),
+        lambda V: loss.fast_loss(RELU, W, V, constant),
+        lambda V: loss.fast_derivatives(RELU, W, V, P, constant).hessian_product,
+        lambda V: loss.fast_layer_gradients(RELU, W, V, jnp.arange(5.0))[0],
+    ):
+        assert np.abs(function(axes) - function(jnp.asarray(axes))).max() < 1e-15
+    products = [
+        str(jax.make_jaxpr(lambda w, V=V: loss.fast_gradient(RELU, w, V))(W)) for V in (axes, jnp.asarray(axes))
+    ]
+    assert [text.count("dot_general") for text in products] == [3, 5]
 
 
 def test_loss_is_half_the_mean_squared_error_by_monte_carlo():
@@ -125,7 +146,7 @@ def test_hessian_at_degenerate_pairs_is_the_derivative_of_the_gradient(W):
         slope = (gradient(W + h * direction, V) - gradient(W - h * direction, V)) / (2 * h)
         product = np.einsum("iajb,jb->ia", H, direction)
         assert np.abs(np.asarray(slope) - product)[alive].max() < 1e-4
-        fast = derivatives(W, V, jnp.asarray(direction), loss.teacher_constant(V))
+        fast = derivatives(W, V, jnp.asarray(direction), loss.teacher_constant(RELU, V))
         # The cosine route loses half the digits of the angle at collinear pairs; the product is bounded by them.
         assert np.abs(fast.hessian_product - product).max() < 1e-6
 
@@ -148,7 +169,7 @@ def test_near_collinear_hessian_keeps_its_digits():
 
 def test_stored_loss_is_rounded_once():
     """The global minimum of K = M = 17 sums to zero within 1e-15, where plain summation leaves 1e-13."""
-    assert abs(loss.exact_loss(np.eye(17), np.eye(17))) < 1e-15
+    assert abs(loss.exact_loss(RELU, np.eye(17), np.eye(17))) < 1e-15
 
 
 def exact_global_spectrum(M):
@@ -189,4 +210,4 @@ def test_one_sided_derivative_is_the_slope_of_a_small_new_neuron():
     neuron = jnp.asarray(size * direction / np.linalg.norm(direction))[None]
     slope = (weight_loss(jnp.concatenate([W, neuron]), V) - weight_loss(W, V)) / size
     # The loss is linear plus quadratic in the norm: the difference is of the size of the neuron.
-    assert abs(slope - loss.one_sided_derivative(direction, np.asarray(W), np.asarray(V))) < 1e-5
+    assert abs(slope - loss.one_sided_derivative(RELU, direction, np.asarray(W), np.asarray(V))) < 1e-5

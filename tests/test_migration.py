@@ -62,7 +62,7 @@ def test_migrated_catalogue_has_every_row_and_goes_on(old):
     ]
     assert list(atlas.store.check_files()) == []
     assert atlas.register(make_campaign(), 10, "cpu").starts == 0
-    assert migrate(old) == 2
+    assert migrate(old) == 3
 
 
 def test_given_overlaps_that_version_1_did_not_keep_come_with_the_next_run(old):
@@ -133,17 +133,17 @@ def test_two_migrations_at_once_do_the_work_of_one(old):
 
 def test_newer_catalogue_is_not_migrated(old):
     migrate(old)
-    DeltaTable(old / "starts").alter.set_table_properties({store.VERSION_PROPERTY: "3"}, raise_if_not_exists=False)
-    with pytest.raises(InputError, match="schema version 3, this software reads up to 2"):
+    DeltaTable(old / "starts").alter.set_table_properties({store.VERSION_PROPERTY: "4"}, raise_if_not_exists=False)
+    with pytest.raises(InputError, match="schema version 4, this software reads up to 3"):
         migrate(old)
 
 
 def test_a_version_to_come_adds_nullable_columns_in_a_line(old, monkeypatch):
-    """A schema version 3 with one more column of `starts`, read from a copy of the schemas."""
+    """A schema version 4 with one more column of `starts`, read from a copy of the schemas."""
     folder = old.parent / "schemas"
     shutil.copytree(Path(tables.__file__).parent.parent / "schemas", folder)
     for file in folder.glob("*.json"):
-        text = file.read_text().replace('"version": 2', '"version": 3')
+        text = file.read_text().replace('"version": 3', '"version": 4')
         if file.stem == "starts":
             column = '{"name": "extra", "type": "double", "nullable": true, "description": "More."}'
             text = text.replace("\n  ]\n}", f",\n    {column}\n  ]\n}}")
@@ -151,12 +151,12 @@ def test_a_version_to_come_adds_nullable_columns_in_a_line(old, monkeypatch):
     migrate(old)
     with monkeypatch.context() as patch:
         patch.setattr(tables, "resource", lambda name: folder.parent / name)
-        patch.setattr(tables, "SCHEMA_VERSION", 3)
-        patch.setattr(store, "SCHEMA_VERSION", 3)
-        patch.setattr(migration, "SCHEMA_VERSION", 3)
-        patch.setitem(migration.STEPS, 3, lambda catalogue: add_columns(catalogue, "starts", "extra"))
+        patch.setattr(tables, "SCHEMA_VERSION", 4)
+        patch.setattr(store, "SCHEMA_VERSION", 4)
+        patch.setattr(migration, "SCHEMA_VERSION", 4)
+        patch.setitem(migration.STEPS, 4, lambda catalogue: add_columns(catalogue, "starts", "extra"))
         tables.table_schema.cache_clear()
-        assert migrate(old) == 2
+        assert migrate(old) == 3
         found = Catalogue(old).starts(columns="extra,outcome")
         assert found["extra"].null_count == found.num_rows == 55
         assert Store(old, False, None).open("starts").version() > 0

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 from datetime import UTC, datetime
 
 import numpy as np
@@ -129,3 +130,17 @@ def test_rate_leaves_the_first_shard_out(monkeypatch):
     assert pace.text(Tally(1000, 400, 400, 2, 3)) == (
         "400 of 1,000 starts, 30/s, 20 s left, 2 distinct minima, 3 unfinished"
     )
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
+    """As /dev/null must be: a file put in its place breaks the machine for everybody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_table(pa.table({"a": [1]}), None, "csv", pipe)
+        assert os.read(reader, 100) == b'"a"\n1\n'
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -7,6 +7,7 @@ from scipy import stats
 from enumerator.overlaps import check_feasible, feasibility, lift
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.sampling import initial_weights, lane_width
+from tests.references import RELU
 
 
 def overlaps_of(campaign, count):
@@ -95,9 +96,9 @@ def test_a_dead_neuron_leaves_along_its_steepest_descent():
     norm = np.linalg.norm(released[2])
     assert 0 < norm < 1e-8
     direction = released[2] / norm
-    slope = one_sided_derivative(direction, released[:2], np.pad(np.eye(3), ((0, 0), (0, 0))))
+    slope = one_sided_derivative(RELU, direction, released[:2], np.pad(np.eye(3), ((0, 0), (0, 0))))
     rng = np.random.default_rng(0)
-    others = [one_sided_derivative(u, released[:2], np.eye(3)) for u in rng.normal(size=(50, len(direction)))]
+    others = [one_sided_derivative(RELU, u, released[:2], np.eye(3)) for u in rng.normal(size=(50, len(direction)))]
     assert slope < min(others)
     # Only the third teacher is not learned yet, and the new neuron turns to it.
     assert direction[2] > 0.9

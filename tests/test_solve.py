@@ -16,8 +16,8 @@ def test_a_few_fixed_shapes_so_that_nothing_recompiles(monkeypatch):
     traced = []
     plain = dynamics.STEPPERS["gradient-flow"]
 
-    def counting(tolerances):
-        stepper = plain(tolerances)
+    def counting(*settings):
+        stepper = plain(*settings)
 
         def tick(V, project, state):
             traced.append(1)

@@ -1,5 +1,7 @@
 """S_i predicts what happens when neuron i is split, at every minimum of K = M = 10; more in `scripts/validate`."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,10 @@ from enumerator.loss import exact_loss, hessian, perpendicular_block
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.solve import solve_shard
 from enumerator.stability import splitting_of
+from tests.references import RELU
 from tests.splits import descends, split_students
 
-_hessian, _perpendicular = jax.jit(hessian), jax.jit(perpendicular_block)
+_hessian, _perpendicular = jax.jit(partial(hessian, RELU)), jax.jit(partial(perpendicular_block, RELU))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_the_form_is_the_change_of_the_loss(minima):
             split = np.concatenate(
                 [np.delete(point.W, neuron, axis=0), [b * point.W[neuron] + e, (1 - b) * point.W[neuron] - e]]
             )
-            change = exact_loss(split, np.eye(10)) - point.loss
+            change = exact_loss(RELU, split, np.eye(10)) - point.loss
             assert change == pytest.approx(e @ S @ e * (1 / b + 1 / (1 - b)) / 2, abs=2e-12)
 
 

@@ -1,5 +1,7 @@
 """Verdicts, and the ball that is proven to flow into its minimum."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +19,9 @@ from enumerator.stability import (
     examine,
     hessian_lipschitz,
 )
+from tests.references import RELU
 
-_hessian, _gradient = jax.jit(hessian), jax.jit(gradient)
+_hessian, _gradient = jax.jit(partial(hessian, RELU)), jax.jit(partial(gradient, RELU))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def test_the_hessian_moves_by_no_more_than_the_lipschitz_bound(seed):
     rng = np.random.default_rng(seed)
     K, M, radius = 5, 4, 0.1
     W, V = rng.normal(size=(K, 4)), rng.normal(size=(M, 4))
-    bound = hessian_lipschitz(np.linalg.norm(W, axis=1), np.linalg.norm(V, axis=1), radius)
+    bound = hessian_lipschitz(RELU, np.linalg.norm(W, axis=1), np.linalg.norm(V, axis=1), radius)
     for _ in range(20):
         step = rng.normal(size=W.shape)
         step *= radius * rng.uniform() / np.linalg.norm(step)
@@ -105,10 +108,10 @@ def test_the_worst_direction_of_the_ball_also_points_inwards(minima):
 
 
 def test_no_ball_around_anything_but_a_minimum():
-    assert basin_radius(-0.1, np.ones(3), np.ones(3)) == 0
-    assert basin_radius(0.0, np.ones(3), np.ones(3)) == 0
+    assert basin_radius(RELU, -0.1, np.ones(3), np.ones(3)) == 0
+    assert basin_radius(RELU, 0.0, np.ones(3), np.ones(3)) == 0
     # A neuron that may vanish within the ball: the radius stays below its norm.
-    assert basin_radius(1.0, np.array([1e-3, 1, 1]), np.ones(3)) < 1e-3
+    assert basin_radius(RELU, 1.0, np.array([1e-3, 1, 1]), np.ones(3)) < 1e-3
 
 
 def test_the_two_verdicts():

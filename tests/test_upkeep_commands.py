@@ -112,7 +112,7 @@ def test_migrate_says_what_it_did(folder, capsys):
     assert run_command(["minima", "atlas"]) == 2
     assert "enumerator migrate" in capsys.readouterr().err
     assert run_command(["migrate", "atlas"]) == 0
-    assert "atlas has schema version 2 now, it had 1." in capsys.readouterr().err
+    assert "atlas has schema version 3 now, it had 1." in capsys.readouterr().err
     assert run_command(["migrate", "atlas"]) == 0
     assert "already: nothing was changed" in capsys.readouterr().err
     assert len(rows(capsys, "minima", "atlas")) == 2

@@ -1,0 +1,207 @@
+"""Many campaigns from one file: its grid spelled out, and run one after the other in one Ray."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import typer
+
+from cluster.driver import RunSummary, StopSignals, check_request, run_campaign
+from cluster.grid_display import GridDisplay
+from cluster.inputs import Request, request
+from cluster.options import say
+from cluster.output import write_table
+from cluster.session import ray_session
+from enumerator.catalogue import Catalogue
+from enumerator.errors import InputError
+from enumerator.tables import campaign_file_schema
+
+# These may follow the number of teachers: K = M + 1, d = M.
+_TIED = re.compile(r"teachers\s*(?:\+\s*(\d+))?")
+_MAY_FOLLOW = ("students", "dimension")
+# Settings that are files, relative to the campaign file.
+_FILES = ("teacher", "initial")
+
+
+def expand(settings: dict[str, Any], folder: Path, options: dict[str, Any]) -> list[Request]:
+    """The campaigns of a campaign file with `grid`: every combination of its lists, in order, each campaign once.
+
+    `grid` is one table of lists, or several ([[grid]]) whose combinations are put together. A list of students or
+    dimensions may hold `teachers` or `teachers + n`, and be that text alone. `options` win over the file and its grid.
+    Raises InputError for names and values that are not allowed.
+    """
+    common = {name: value for name, value in settings.items() if name != "grid"} | options
+    grids = settings["grid"] if isinstance(settings["grid"], list) else [settings["grid"]]
+    found: dict[str, Request] = {}
+    for grid in grids:
+        lists = {name: _values(name, values) for name, values in grid.items() if name not in options}
+        for combination in product(*lists.values()):
+            chosen = common | dict(zip(lists, combination, strict=True))
+            for name in _FILES:
+                if name in lists and chosen[name] != "orthonormal":
+                    chosen[name] = str(folder / chosen[name])
+            try:
+                wanted = request(_followed(chosen))
+            except InputError as error:
+                place = ", ".join(f"{name} = {value}" for name, value in zip(lists, combination, strict=True))
+                raise InputError(f"grid, at {place}: {error}") from None
+            found.setdefault(wanted.campaign.id, wanted)
+    return list(found.values())
+
+
+def _values(name: str, values: Any) -> list[Any]:
+    known = [key for key in campaign_file_schema()["properties"] if key not in ("grid", "tolerances")]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise InputError(
+            f"grid: unknown setting `{name}`: " + (f"did you mean `{close[0]}`?" if close else "see --help.")
+        )
+    if isinstance(values, str) and name in _MAY_FOLLOW:
+        values = [values]
+    if not isinstance(values, list) or not values:
+        raise InputError(f"grid: `{name}` must be a list of values, got {values!r}.")
+    for value in values:
+        if isinstance(value, str) and name in _MAY_FOLLOW and not _TIED.fullmatch(value.strip()):
+            raise InputError(f'grid: `{name}` must hold numbers, "teachers" or "teachers + 1", got {value!r}.')
+    return values
+
+
+def _followed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with numbers for what follows the number of teachers."""
+    result = dict(settings)
+    for name in _MAY_FOLLOW:
+        if isinstance(result.get(name), str):
+            if not isinstance(result.get("teachers"), int):
+                raise InputError(f"`{name}` follows the teachers: give `teachers` too.")
+            match = _TIED.fullmatch(result[name].strip())
+            result[name] = result["teachers"] + int((match and match[1]) or 0)
+    return result
+
+
+@dataclass(frozen=True)
+class GridSummary:
+    """What became of the campaigns: a summary for each that was begun, and why it ended where it was cut short."""
+
+    requests: tuple[Request, ...]
+    summaries: tuple[RunSummary, ...]
+    seconds: float
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal cut it short."""
+        return any(summary.interrupted for summary in self.summaries)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the time limit did."""
+        return any(summary.timed_out for summary in self.summaries) or (
+            len(self.summaries) < len(self.requests) and not self.interrupted
+        )
+
+    def table(self) -> pa.Table:
+        """A row for each campaign: its settings, and how far it is."""
+        rows = []
+        for position, wanted in enumerate(self.requests):
+            tally = self.summaries[position].tally if position < len(self.summaries) else None
+            landscape = wanted.campaign.landscape
+            rows.append(
+                {
+                    "students": landscape.students,
+                    "teachers": landscape.teachers,
+                    "dynamics": wanted.campaign.dynamics.name,
+                    "activation": landscape.activation,
+                    "seed": wanted.campaign.seed,
+                    "asked": wanted.starts,
+                    "starts": tally.done if tally else 0,
+                    "minima": tally.minima if tally else 0,
+                    "unfinished": tally.unfinished if tally else 0,
+                    "campaign_id": wanted.campaign.id,
+                }
+            )
+        return pa.Table.from_pylist(rows)
+
+
+def run_grid(
+    requests: list[Request],
+    catalogue: Catalogue,
+    workers: int | None = None,
+    device: str = "auto",
+    progress: str = "auto",
+    address: str | None = None,
+    time_limit: float | None = None,
+) -> GridSummary:
+    """Run campaigns one after the other, as `run_campaign` does; Ray starts once. Ctrl-C and the limit end them all.
+
+    Raises as `run_campaign` does, for any of them before the first begins.
+    """
+    for wanted in requests:
+        device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
+    began, summaries = time.monotonic(), list[RunSummary]()
+    titled = [(_title(wanted), wanted) for wanted in requests]
+    # The signals before Ray: an interrupt in its midst would leave half of it running.
+    with GridDisplay(progress, titled) as shown, StopSignals() as stop, ray_session(address, workers, device):
+        stop.arm()
+        for position, wanted in enumerate(requests):
+            left = None if time_limit is None else time_limit - (time.monotonic() - began)
+            if stop.asked or (left is not None and left <= 0):
+                break
+            summary = run_campaign(
+                wanted.campaign,
+                wanted.starts,
+                catalogue,
+                workers,
+                device,
+                wanted.shard_size,
+                shown.display(position),
+                address,
+                left,
+            )
+            shown.finished(position, summary.tally)
+            summaries.append(summary)
+            if summary.interrupted or summary.timed_out:
+                break
+    return GridSummary(tuple(requests), tuple(summaries), time.monotonic() - began)
+
+
+def _title(wanted: Request) -> str:
+    landscape, dynamics = wanted.campaign.landscape, wanted.campaign.dynamics
+    return f"K={landscape.students} M={landscape.teachers} {landscape.activation} {dynamics.name}"
+
+
+def run_file(
+    path: Path,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    catalogue: str,
+    workers: int | None,
+    device: str,
+    progress: str,
+    address: str | None,
+    time_limit: float | None,
+    dry_run: bool,
+    format: str,
+    output: Path | None,
+) -> None:
+    """The command `run` with a campaign file that has a grid: print the campaigns, and how far they are."""
+    requests = expand(settings, path.parent, options)
+    if dry_run:
+        raise InputError(f"`--dry-run` measures one campaign, {path} has {len(requests)}: pass the settings of one.")
+    summary = run_grid(requests, Catalogue(catalogue, create=True), workers, device, progress, address, time_limit)
+    write_table(summary.table(), None, format, output)
+    tell = say if progress != "json" else lambda text: None
+    if summary.interrupted or summary.timed_out:
+        tell(
+            f"Stopped after {len(summary.summaries)} of {len(requests)} campaigns; the same command goes on from there."
+        )
+        if summary.interrupted:
+            raise typer.Exit(130)
+        return
+    tell(f"\nDone in {summary.seconds:.0f} s: {len(requests)} campaigns in {catalogue}. What to type next:")
+    tell(f"  enumerator stats {catalogue}\n  enumerator plot {catalogue} -o figures")

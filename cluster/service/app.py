@@ -1,0 +1,131 @@
+"""The application: its routes put together, over one catalogue. Run by uvicorn alone or under Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from cluster.service import control, tables
+from cluster.service.limits import Limits
+from cluster.service.metrics import Metrics
+from cluster.service.readers import AnswerError, Nursery, Readers
+from cluster.service.runs import Runs
+from cluster.service.shell import Shell
+from cluster.service.view import Clock
+from enumerator.catalogue import Catalogue
+from enumerator.errors import CatalogueError, EnumeratorError, InputError
+from enumerator.records import software_version
+
+# Seconds for which an answer may be older than the catalogue.
+STALE_SECONDS = 0.5
+
+DESCRIPTION = """
+The local minima of two-layer networks, from one catalogue. Every answer is taken from one moment of it, which the
+header `Enumerator-Snapshot` names: send it as `snapshot` to get the next page from the same moment.
+
+Tables come as JSON, CSV, Arrow IPC stream or Parquet, as the header `Accept` (or `format`) asks. JSON comes in pages;
+the header `Link` leads to the next one. Errors are objects with one line, `error`.
+"""
+
+
+class State:
+    """What the routes share."""
+
+    def __init__(self, address: str, limits: Limits, runs: Runs) -> None:
+        self.limits, self.runs, self.metrics = limits, runs, Metrics()
+        self.catalogue = Catalogue(address)
+        self.nursery = Nursery(address)
+        self.readers = Readers(self.nursery, limits, limits.readers, limits.query_seconds)
+        # Identification compiles and computes for longer: in a process of its own, so that it holds up nobody.
+        self.identifier = Readers(self.nursery, limits, 1, limits.identify_seconds, bounded=False)
+        self._clock, self._lock = Clock(self.catalogue.store), asyncio.Lock()
+        self._token, self._read_at = "", -STALE_SECONDS
+
+    async def snapshot(self) -> str:
+        """The token of the present moment, or of one at most STALE_SECONDS ago. Raises CatalogueError."""
+        if time.monotonic() - self._read_at >= STALE_SECONDS:
+            async with self._lock:
+                if time.monotonic() - self._read_at >= STALE_SECONDS:
+                    self._token = await asyncio.to_thread(self._clock.now)
+                    self._read_at = time.monotonic()
+        return self._token
+
+
+def create_app(
+    address: str, token: str | None = None, limits: Limits | None = None, runs: Runs | None = None
+) -> FastAPI:
+    """The application over the catalogue at `address`. Raises InputError where there is none."""
+    state = State(address, limits or Limits(), runs or Runs(address))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        state.nursery.start()
+        try:
+            await state.readers.start()
+            await state.identifier.start()
+            yield
+        finally:
+            await asyncio.to_thread(state.runs.close)
+            await state.readers.close()
+            await state.identifier.close()
+            state.nursery.close()
+
+    app = FastAPI(
+        title="enumerator",
+        version=software_version(),
+        summary="An atlas of the local minima of two-layer networks.",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.enumerator = state
+    app.add_middleware(Shell, token=token, limits=state.limits, metrics=state.metrics)  # type: ignore[arg-type]  # a plain ASGI class
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    app.include_router(tables.router)
+    app.include_router(control.router)
+    return app
+
+
+def _told(status: int, message: str, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": " ".join(message.split())}, status, headers)
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AnswerError)
+    return _told(error.status, str(error), {"Retry-After": "1"} if error.status == 429 else None)
+
+
+async def _our_error(_: Request, error: Exception) -> JSONResponse:
+    status = 400 if isinstance(error, InputError) else 503 if isinstance(error, CatalogueError) else 500
+    return _told(status, str(error))
+
+
+async def _bad_request(_: Request, error: Exception) -> JSONResponse:
+    """What does not fit the description of a request, with where and why."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
+    return _told(422, f"`{where}`: {first['msg']}.")
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _told(error.status_code, str(error.detail), error.headers)
+
+
+_HANDLERS = {
+    AnswerError: _answer_error,
+    EnumeratorError: _our_error,
+    RequestValidationError: _bad_request,
+    HTTPException: _http_error,
+}

@@ -1,0 +1,255 @@
+"""The processes that answer queries for the service, each one at a time: what a query can break is such a process.
+
+    python -m cluster.service.reader ADDRESS DESCRIPTOR
+
+This process loads what is needed, and then only waits for sockets on the socket DESCRIPTOR, with settings as JSON; each
+goes to a new child, made in milliseconds, which answers on it. Requests are JSON, one on a line; the line `stop N`
+stops request N if it is at work. An answer is a row of frames: a letter, four bytes with the length, the content. `A`
+says that the request is taken up, `H` holds a header as JSON, `D` a part of the body, `E` an error as JSON, `Z` the
+end; each answer begins with the first and ends with one of the last two. A process ends with its socket, whatever it is
+at: so none outlives the service. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
+from typing import IO, Any
+
+import pyarrow as pa
+
+from cluster.service.answers import identification, point_as_json
+from cluster.service.formats import ENCODERS
+from cluster.service.view import GoneError, Moments, View
+from enumerator import query
+from enumerator.catalogue import Catalogue
+from enumerator.errors import CatalogueError, EnumeratorError, InputError
+
+# Bytes of a part of an answer, about.
+PART = 2**18
+# Memory beside that of DuckDB: what Arrow and the tables kept need.
+BESIDE_BYTES = 2**29
+
+
+class NotFoundError(InputError):
+    """There is nothing by this name."""
+
+
+class LimitError(InputError):
+    """An answer would be larger than is allowed."""
+
+
+# The status of an answer with an error; the first that fits.
+STATUS = ((GoneError, 410), (NotFoundError, 404), (LimitError, 422), (InputError, 400), (CatalogueError, 503))
+
+
+class Frames(io.RawIOBase):
+    """The stream of frames; as a file it takes the parts of a body."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._part = stream, bytearray()
+        # The number of the request that is answered, and whether it was stopped.
+        self.number, self.stopped = -1, False
+
+    def stop(self, number: int) -> None:
+        """Stop the answer to a request, if it is still the one at work; for another thread."""
+        if number == self.number:
+            self.stopped = True
+            query.interrupt()
+
+    def frame(self, kind: bytes, content: bytes = b"") -> None:
+        """Write one frame."""
+        self._stream.write(kind + len(content).to_bytes(4, "big") + content)
+        self._stream.flush()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Take in bytes of the body."""
+        self._part += content
+        if len(self._part) >= PART:
+            self.end_part()
+        return len(content)
+
+    def end_part(self) -> None:
+        """Send what was taken in. Raises InputError if the answer was stopped."""
+        if self.stopped:
+            raise InputError("the query was stopped.")
+        part, self._part = bytes(self._part), bytearray()
+        if part:
+            self.frame(b"D", part)
+
+    def forget(self) -> None:
+        """Drop what was taken in."""
+        self._part = bytearray()
+
+
+class Answers:
+    """Answers requests about one catalogue."""
+
+    def __init__(self, address: str, rows: int, json_rows: int) -> None:
+        self._atlas = Catalogue(address)
+        self._moments = Moments(self._atlas.store)
+        self._rows, self._json_rows = rows, json_rows
+
+    def answer(self, request: dict[str, Any], frames: Frames) -> None:
+        """Answer one request. Raises EnumeratorError."""
+        if request["op"] == "identify":
+            self._whole(identification(self._atlas, request["body"]), frames)
+            return
+        view = self._moments.view(request["snapshot"])
+        if request["op"] == "table":
+            schema, batches = view.select(request["name"], request["selection"])
+            self._table(schema, batches, request, frames)
+        elif request["op"] == "sql":
+            schema, batches = view.sql(request["query"])
+            self._table(schema, batches, request, frames)
+        else:
+            self._point(view, request, frames)
+
+    def _point(self, view: View, request: dict[str, Any], frames: Frames) -> None:
+        """One minimum or saddle, by its id or label."""
+        where = f"{query.quoted(request['name'])} in (minimum_id, label)"
+        labels: list[str] = []
+        for table in ("minima", "saddles"):
+            schema, batches = view.select(table, {"where": where})
+            rows = pa.Table.from_batches(batches, schema)
+            if rows.num_rows:
+                if request["format"] == "json":
+                    self._whole(point_as_json(rows), frames)
+                else:
+                    self._table(schema, iter(rows.to_batches()), request, frames)
+                return
+            labels += query.run(f"select label from {table}", view.datasets({table}))["label"].to_pylist()
+        name = request["name"]
+        raise NotFoundError(f"no minimum {name[:80]!r} in this catalogue ({query.nearest(name, labels)}).")
+
+    def _whole(self, content: dict[str, Any], frames: Frames) -> None:
+        body = json.dumps(content, ensure_ascii=False).encode() + b"\n"
+        frames.frame(b"H", json.dumps({"format": "json"}).encode())
+        frames.write(body)
+        frames.end_part()
+
+    def _table(
+        self, schema: pa.Schema, batches: Iterator[pa.RecordBatch], request: dict[str, Any], frames: Frames
+    ) -> None:
+        """The rows in the format asked for; `page`: so many, and the header tells whether there are more."""
+        page, format = request.get("page"), request["format"]
+        header: dict[str, Any] = {"format": format}
+        if page is not None:
+            rows = pa.Table.from_batches(batches, schema)
+            header |= {"more": rows.num_rows > page, "rows": min(rows.num_rows, page)}
+            batches = iter(rows.slice(0, page).to_batches())
+        elif format == "json":
+            rows = pa.Table.from_batches(_bounded(batches, self._json_rows, "JSON is for pages: ask for Arrow"), schema)
+            batches = iter(rows.to_batches())
+        else:
+            batches = _bounded(batches, self._rows, "select fewer")
+            # The first tells whether the query works at all, while the status can still tell it.
+            batches = chain([first] if (first := next(batches, None)) is not None else [], batches)
+        frames.frame(b"H", json.dumps(header).encode())
+        encoder = ENCODERS[format](frames, schema)
+        for batch in batches:
+            encoder.write(batch)
+        encoder.close()
+        frames.end_part()
+
+
+def _bounded(batches: Iterator[pa.RecordBatch], most: int, advice: str) -> Iterator[pa.RecordBatch]:
+    """The batches, as long as they have no more rows than `most`."""
+    seen = 0
+    for batch in batches:
+        seen += batch.num_rows
+        if seen > most:
+            raise LimitError(f"the answer has more than {most:,} rows: {advice}, or use `limit`.")
+        yield batch
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take so many bytes more than it has."""
+    with open("/proc/self/status") as file:
+        (line,) = (line for line in file if line.startswith("VmData:"))
+    most = int(line.split()[1]) * 1024 + more
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def listen(stream: IO[bytes], requests: queue.Queue[bytes], frames: Frames) -> None:
+    """Take requests, until there are no more, and end the process."""
+    with suppress(OSError):
+        for line in stream:
+            if line.startswith(b"stop "):
+                frames.stop(int(line[5:]))
+            else:
+                requests.put(line)
+    os._exit(0)
+
+
+def serve(address: str, connection: socket.socket, settings: dict[str, Any]) -> None:
+    """Answer the requests that come on a connection."""
+    if settings["query_bytes"]:
+        query.allow(settings["query_bytes"], settings["threads"])
+    answers = Answers(address, settings["rows"], settings["json_rows"])
+    if settings["query_bytes"]:
+        limit_memory(settings["query_bytes"] + BESIDE_BYTES)
+    frames = Frames(connection.makefile("wb"))
+    requests: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=listen, args=(connection.makefile("rb"), requests, frames), daemon=True).start()
+    frames.frame(b"H", json.dumps({"process": os.getpid()}).encode())
+    while True:
+        request = json.loads(requests.get())
+        frames.number, frames.stopped = request["number"], False
+        frames.frame(b"A")
+        try:
+            answers.answer(request, frames)
+        except (EnumeratorError, MemoryError, pa.ArrowException, RecursionError) as error:
+            frames.forget()
+            frames.frame(b"E", json.dumps(_told(error)).encode())
+        else:
+            frames.frame(b"Z")
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    """The status and the one line of an error."""
+    for kind, status in STATUS:
+        if isinstance(error, kind):
+            return {"status": status, "error": " ".join(str(error).split())}
+    if isinstance(error, MemoryError | pa.ArrowMemoryError):
+        return {"status": 422, "error": "the query needs more memory than it is allowed: select fewer rows or columns."}
+    if isinstance(error, RecursionError):
+        return {"status": 400, "error": "the query is nested too deeply."}
+    return {"status": 400, "error": " ".join(str(error).split())}
+
+
+def main(address: str, descriptor: int) -> None:
+    """Make a child for each socket that comes, until no more can come."""
+    control = socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children that end leave nothing
+    while True:
+        settings, descriptors, _, _ = socket.recv_fds(control, 2**16, 1)
+        if not descriptors:
+            return
+        # Nothing has been started here that a child would miss: no thread, no database, no file of the catalogue.
+        if os.fork() == 0:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                serve(address, socket.socket(fileno=descriptors[0]), json.loads(settings))
+            finally:
+                os._exit(1)
+        os.close(descriptors[0])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

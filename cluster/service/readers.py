@@ -1,0 +1,273 @@
+"""The processes that answer queries, as the service sees them: asked one thing at a time, stopped, killed, replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from cluster.machine import available_cores, worker_environment
+from cluster.service.limits import Limits
+
+# Seconds that a process has to stop what it is at, before it is killed.
+LAST_WORDS = 3.0
+# Seconds in which a new process is up: on a busy machine it takes its time.
+START_SECONDS = 120.0
+
+
+class AnswerError(Exception):
+    """An answer that is an error: its HTTP status and one line."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Nursery:
+    """The process of `cluster.service.reader` that makes the others."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start it; the first child shows when it is ready."""
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cluster.service.reader", self._address, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                env={**worker_environment("cpu"), **os.environ, "JAX_PLATFORMS": "cpu"},
+                start_new_session=True,  # Ctrl-C is for the service, which then ends it
+            )
+
+    def child(self, settings: dict[str, Any]) -> socket.socket:
+        """A connection to a new child."""
+        assert self._control is not None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [json.dumps(settings).encode()], [theirs.fileno()])
+        return ours
+
+    def close(self) -> None:
+        """End it; its children go with their connections."""
+        if self._process is not None and self._control is not None:
+            self._control.close()
+            self._process.kill()
+            self._process.wait()
+
+
+class Reader:
+    """One process that answers queries."""
+
+    def __init__(self, nursery: Nursery, settings: dict[str, Any], seconds: float) -> None:
+        self._nursery, self._settings, self.seconds = nursery, settings, seconds
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._process = self._number = 0
+        self._head = b""
+
+    async def start(self) -> None:
+        """Start the process, in the place of one that died."""
+        self._streams = await asyncio.open_connection(sock=self._nursery.child(self._settings), limit=2**20)
+        _, content = await self.frame(START_SECONDS)
+        self._process = json.loads(content)["process"]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended, as far as is known."""
+        return self._streams is not None and not self._streams[0].at_eof() and not self._streams[1].is_closing()
+
+    async def ask(self, request: dict[str, Any]) -> None:
+        """Send a request, and see it taken up. Raises EOFError or OSError if the process is gone."""
+        self._number += 1
+        await self._send(json.dumps(request | {"number": self._number}).encode() + b"\n")
+        kind, _ = await self.frame(START_SECONDS)
+        assert kind == b"A", kind
+
+    async def _send(self, line: bytes) -> None:
+        if self._streams is None or self._streams[1].is_closing():
+            raise ConnectionResetError("the process is gone")
+        self._streams[1].write(line)
+        await self._streams[1].drain()
+
+    async def frame(self, seconds: float | None = None) -> tuple[bytes, bytes]:
+        """The next frame. Raises TimeoutError if it takes too long, EOFError or OSError if the process is gone."""
+        assert self._streams is not None
+        async with asyncio.timeout(seconds or self.seconds):
+            # Kept, in case that the wait for the content is cancelled: the next call goes on with it.
+            self._head = self._head or await self._streams[0].readexactly(5)
+            content = await self._streams[0].readexactly(int.from_bytes(self._head[1:], "big"))
+        kind, self._head = self._head[:1], b""
+        return kind, content
+
+    async def stop(self) -> bool:
+        """Stop the answer that is at work; whether that succeeded."""
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                await self._send(b"stop %d\n" % self._number)
+                while (await self.frame(LAST_WORDS))[0] not in b"EZ":
+                    pass
+        except (TimeoutError, EOFError, OSError):
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End the process, whatever it is at."""
+        if self._streams is not None:
+            if self._process and self.is_alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._process, signal.SIGKILL)
+            self._streams[1].close()
+            self._streams, self._process, self._head = None, 0, b""
+
+
+class Answer:
+    """A header, and the parts of a body that come as they are asked for; to be closed in any case."""
+
+    def __init__(self, pool: Readers, reader: Reader, header: dict[str, Any]) -> None:
+        self._pool, self._reader = pool, reader
+        self.header = header
+        self._open = True
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The parts of the body. Raises AnswerError where it breaks off."""
+        while True:
+            kind, content = await self._pool.next_frame(self._reader)
+            if kind == b"D":
+                yield content
+                continue
+            self._open = False
+            self._pool.release(self._reader)
+            if kind == b"E":
+                raise _error(content)
+            return
+
+    async def whole(self) -> bytes:
+        """All parts together."""
+        try:
+            return b"".join([part async for part in self.parts()])
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop the answer, if it has not ended."""
+        if self._open:
+            self._open = False
+            await self._pool.take_back(self._reader)
+
+
+class Readers:
+    """A few processes, and the requests that wait for one."""
+
+    def __init__(self, nursery: Nursery, limits: Limits, count: int, seconds: float, *, bounded: bool = True) -> None:
+        settings = {
+            "rows": limits.rows,
+            "json_rows": limits.json_rows,
+            "query_bytes": limits.query_bytes if bounded else 0,
+            "threads": max(1, available_cores() // count),
+        }
+        self._readers = [Reader(nursery, settings, seconds) for _ in range(count)]
+        self._idle: asyncio.LifoQueue[Reader] = asyncio.LifoQueue()  # the last one has the tables at hand
+        self._limits, self._seconds = limits, seconds
+        self._waiting = 0
+        self._restarts: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start all processes."""
+        await asyncio.gather(*(reader.start() for reader in self._readers))
+        for reader in self._readers:
+            self._idle.put_nowait(reader)
+
+    async def close(self) -> None:
+        """End all processes."""
+        for task in self._restarts:
+            task.cancel()
+        for reader in self._readers:
+            reader.kill()
+
+    @property
+    def busy(self) -> int:
+        """How many are at work, or being replaced."""
+        return len(self._readers) - self._idle.qsize()
+
+    async def ask(self, request: dict[str, Any]) -> Answer:
+        """The answer to a request, from its header on. Raises AnswerError."""
+        while True:
+            reader = await self._free()
+            try:
+                await reader.ask(request)
+                kind, content = await self.next_frame(reader)
+                break
+            except (EOFError, OSError):  # it died before it took the request up, which another one can do
+                self._replace(reader)
+            except asyncio.CancelledError:
+                await self.take_back(reader)
+                raise
+        if kind == b"H":
+            return Answer(self, reader, json.loads(content))
+        self.release(reader)
+        raise _error(content)
+
+    async def _free(self) -> Reader:
+        if self._waiting >= self._limits.waiting:
+            raise AnswerError(429, "too many requests wait already: ask again in a moment.")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._limits.wait_seconds):
+                while not (reader := await self._idle.get()).is_alive:
+                    self._replace(reader)
+                return reader
+        except TimeoutError:
+            raise AnswerError(429, "all processes that answer are busy: ask again in a moment.") from None
+        finally:
+            self._waiting -= 1
+
+    async def next_frame(self, reader: Reader) -> tuple[bytes, bytes]:
+        """The next frame of an answer; a reader that gives none is taken back. Raises AnswerError."""
+        try:
+            return await reader.frame()
+        except TimeoutError:
+            await self.take_back(reader)
+            message = f"the query was stopped: it took longer than {self._seconds:g} s, which is all it is allowed."
+        except (EOFError, OSError):
+            await self.take_back(reader)
+            message = (
+                "the query ended its process: it needs more memory than it is allowed, select fewer rows or columns."
+            )
+        raise AnswerError(422, message)
+
+    def release(self, reader: Reader) -> None:
+        """A reader whose answer has ended."""
+        self._idle.put_nowait(reader)
+
+    async def take_back(self, reader: Reader) -> None:
+        """A reader in the midst of an answer: stopped, or replaced by a new process while others go on."""
+        if await reader.stop():
+            self.release(reader)
+            return
+        self._replace(reader)
+
+    def _replace(self, reader: Reader) -> None:
+        reader.kill()
+        task = asyncio.create_task(self._restart(reader))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+    async def _restart(self, reader: Reader) -> None:
+        await reader.start()
+        self.release(reader)
+
+
+def _error(content: bytes) -> AnswerError:
+    told = json.loads(content)
+    return AnswerError(told["status"], told["error"])

@@ -1,0 +1,277 @@
+"""Routes that read: tables, one minimum, SQL, identification, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Receive, Scope, Send
+
+from cluster.service import metrics
+from cluster.service.formats import MEDIA_TYPES, choose_media_type
+from cluster.service.readers import Answer, AnswerError
+from enumerator.selection import Selection, output_schema
+from enumerator.tables import TABLE_NAMES, table_schema
+
+router = APIRouter()
+
+# Rows of a page of JSON where no limit is given.
+PAGE = 100
+TableName = Literal["landscapes", "initial_overlaps", "campaigns", "minima", "saddles", "starts"]
+Format = Literal["json", "csv", "arrow", "parquet"]
+_WHOLE = 2**53
+_LIST = 10_000
+Matrix = Annotated[list[list[float]], Field(max_length=4096)]
+# How errors and tables look, for the description of the interface.
+ERROR = {
+    "application/json": {
+        "schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    }
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": ERROR}
+    for status, text in {
+        400: "Something in the request cannot be: one line says what.",
+        401: "The token is missing, or another.",
+        404: "There is nothing by this name.",
+        406: "None of the formats that are accepted can be given.",
+        410: "The snapshot can no longer be read.",
+        413: "The request is too large.",
+        421: "Without a token the service answers to the names of this machine only.",
+        422: "A value is not what the description asks for, or the answer goes beyond a limit.",
+        429: "Too many requests at once.",
+        503: "The catalogue cannot be read.",
+    }.items()
+}
+_ROW = {"label": "relu.9.9.0374890", "loss": 0.0374889628, "hits": 9, "starts": 2000, "frequency": 0.0045}
+TABLE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The rows, in the format asked for.",
+        "content": {
+            "application/json": {"schema": {"type": "array", "items": {"type": "object"}}, "example": [_ROW]},
+            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in list(MEDIA_TYPES.values())[1:]},
+        },
+    },
+    304: {"description": "Nothing has changed since the answer with this ETag."},
+}
+
+
+class _Form(BaseModel):
+    """Parameters, none of which may be unknown."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    snapshot: Annotated[str | None, Field(max_length=120, description="The moment that an earlier answer names.")] = (
+        None
+    )
+    format: Annotated[Format | None, Field(description="Instead of the header Accept.")] = None
+
+
+class TableQuery(_Form):
+    """Which rows and columns, in which order."""
+
+    students: Annotated[
+        int | None, Field(ge=0, le=_WHOLE, description="Only landscapes with so many students.", examples=[9])
+    ] = None
+    teachers: Annotated[
+        int | None, Field(ge=0, le=_WHOLE, description="Only landscapes with so many teachers.", examples=[9])
+    ] = None
+    activation: Annotated[str | None, Field(max_length=100, description="Only landscapes with this activation.")] = None
+    landscape: Annotated[str | None, Field(max_length=100, description="Only this landscape, an id.")] = None
+    campaign: Annotated[
+        str | None, Field(max_length=100, description="Only this campaign, an id; hits count in it.")
+    ] = None
+    dynamics: Annotated[str | None, Field(max_length=100, description="Only campaigns with this dynamics.")] = None
+    where: Annotated[
+        str | None,
+        Field(max_length=10_000, description="An SQL condition on the columns.", examples=["loss > 0.01 and hits > 3"]),
+    ] = None
+    columns: Annotated[
+        str | None,
+        Field(max_length=_LIST, description="Names with commas between.", examples=["label,loss,hits,frequency"]),
+    ] = None
+    sort: Annotated[
+        str | None,
+        Field(
+            max_length=_LIST,
+            description="Names with commas between, `-` before one that falls.",
+            examples=["-frequency"],
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, Field(ge=0, le=_WHOLE, description=f"At most so many rows; {PAGE} for JSON if not given, else all.")
+    ] = None
+    offset: Annotated[int | None, Field(ge=0, le=_WHOLE, description="After so many others.")] = None
+
+    def selection(self) -> Selection:
+        """The selection of `enumerator.selection`."""
+        names = Selection.__annotations__
+        return Selection(**{k: v for k, v in self.model_dump(exclude_none=True).items() if k in names})  # type: ignore[typeddict-item]  # in names
+
+
+class SqlQuery(_Form):
+    """One statement."""
+
+    query: Annotated[
+        str,
+        Field(
+            max_length=10_000,
+            description="One SELECT statement (DuckDB).",
+            examples=["select outcome, count(*) as n from starts group by outcome"],
+        ),
+    ]
+
+
+class Network(BaseModel):
+    """Overlaps Q (K, K), R (K, M) in reduced units, or weights W (K, d) with teachers V (M, d) or orthonormal ones."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"Q": [[1.0, 0.1], [0.1, 1.0]], "R": [[0.9, 0.0], [0.1, 0.8]], "teachers": 2}},
+    )
+
+    Q: Matrix | None = None
+    R: Matrix | None = None
+    T: Annotated[Matrix | None, Field(description="Teacher overlaps; orthonormal teachers if not given.")] = None
+    W: Matrix | None = None
+    V: Matrix | None = None
+    teachers: Annotated[int | None, Field(ge=1, le=1024, description="M, orthonormal teachers.")] = None
+    landscape: Annotated[str | None, Field(max_length=100, description="Or a landscape of the catalogue, an id.")] = (
+        None
+    )
+
+
+class Parts(StreamingResponse):
+    """An answer that streams; it is stopped if its reader goes, or takes nothing for too long."""
+
+    def __init__(self, answer: Answer, idle_seconds: float, media_type: str, headers: dict[str, str]) -> None:
+        super().__init__(answer.parts(), media_type=media_type, headers=headers)
+        self._answer, self._idle_seconds = answer, idle_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+
+        async def patient(message: Any) -> None:
+            async with asyncio.timeout(self._idle_seconds):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, patient)
+        finally:
+            await self._answer.close()
+
+
+def _format(request: Request, form: _Form) -> str:
+    if form.format is not None:
+        return form.format
+    format = choose_media_type(request.headers.get("accept"))
+    if format is None:
+        raise AnswerError(406, f"the formats are {', '.join(MEDIA_TYPES.values())}.")
+    return format
+
+
+async def _answer(request: Request, form: _Form, question: dict[str, Any], page: int | None = None) -> Response:
+    """The answer of a reader, in the format that the request wants; `page` rows, with what leads to the next."""
+    state = request.app.state.enumerator
+    format, snapshot = question.get("format") or _format(request, form), form.snapshot or await state.snapshot()
+    question |= {"format": format, "snapshot": snapshot, "page": page}
+    tag = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:32]
+    headers = {"Enumerator-Snapshot": snapshot, "ETag": f'"{tag}"', "Vary": "Accept", "Cache-Control": "no-cache"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    answer = await state.readers.ask(question)
+    if page is not None and answer.header.get("more"):
+        rest = {"offset": (getattr(form, "offset", None) or 0) + page, "limit": page, "snapshot": snapshot}
+        target = request.url.include_query_params(**rest)
+        headers["Link"] = f'<{target.path}?{target.query}>; rel="next"'
+    kind = MEDIA_TYPES[format]
+    if page is None and format != "json":
+        return Parts(answer, state.limits.idle_seconds, kind, headers)
+    return Response(await answer.whole(), media_type=kind, headers=headers)
+
+
+@router.get("/health", tags=["service"], responses={503: ERRORS[503]})
+async def health(request: Request) -> dict[str, str]:
+    """Whether the service answers, and can read the catalogue."""
+    return {"status": "ok", "snapshot": await request.app.state.enumerator.snapshot()}
+
+
+@router.get("/metrics", tags=["service"], response_class=Response, responses={401: ERRORS[401]})
+async def prometheus(request: Request) -> Response:
+    """Metrics in the text format of Prometheus."""
+    state = request.app.state.enumerator
+    query = (
+        "select (select count(*) from minima) as catalogue_minima, count(*) as catalogue_starts, "
+        "count(*) filter (outcome = 'unfinished') as catalogue_starts_unfinished from starts"
+    )
+    asked = {"op": "sql", "query": query, "format": "json", "snapshot": await state.snapshot()}
+    (row,) = json.loads(await (await state.readers.ask(asked)).whole())
+    text = state.metrics.text(readers_busy=state.readers.busy, runs=state.runs.running, **row)
+    return Response(text, media_type=metrics.CONTENT_TYPE)
+
+
+@router.get("/tables", tags=["tables"])
+async def describe_tables() -> dict[str, Any]:
+    """The tables with their columns, each with its type and what it holds."""
+    return {name: _described(name) for name in TABLE_NAMES}
+
+
+def _described(name: str) -> dict[str, Any]:
+    schema = table_schema(name)
+    told = {column.name: column.description for column in schema.columns}
+    columns = [
+        {"name": field.name, "type": str(field.type), "nullable": field.nullable, "description": told.get(field.name)}
+        for field in output_schema(name)
+    ]
+    return {"description": schema.description, "key": schema.key, "columns": columns}
+
+
+@router.get("/tables/{name}", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
+async def table(name: TableName, request: Request, query: Annotated[TableQuery, Query()]) -> Response:
+    """The rows of a table that the parameters select."""
+    limits = request.app.state.enumerator.limits
+    format, selection = _format(request, query), query.selection()
+    page = query.limit
+    if format == "json":
+        page = PAGE if page is None else page
+        if page > limits.json_rows:
+            raise AnswerError(
+                422, f"JSON comes in pages of {limits.json_rows:,} rows at most: ask for Arrow, or use `limit`."
+            )
+    elif page is not None and page > limits.json_rows:
+        page = None  # streamed, without a look ahead
+    if page is not None:
+        selection["limit"] = page + 1  # the last tells that there are more
+    question = {"op": "table", "name": name, "selection": selection, "format": format}
+    return await _answer(request, query, question, page)
+
+
+@router.get("/minima/{name}", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
+async def minimum(name: str, request: Request, query: Annotated[_Form, Query()]) -> Response:
+    """One minimum or saddle by its label or id; in JSON its matrices Q and R are lists of rows."""
+    return await _answer(request, query, {"op": "point", "name": name})
+
+
+@router.get("/sql", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
+async def sql(request: Request, query: Annotated[SqlQuery, Query()]) -> Response:
+    """The result of one SELECT statement over the tables. Nothing else can be read, nothing can be written."""
+    return await _answer(request, query, {"op": "sql", "query": query.query})
+
+
+@router.post("/sql", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
+async def sql_in_body(request: Request, body: SqlQuery) -> Response:
+    """The same with the statement in the body."""
+    return await _answer(request, body, {"op": "sql", "query": body.query})
+
+
+@router.post("/identify", tags=["tables"], responses=ERRORS)
+async def identify(request: Request, body: Network) -> dict[str, Any]:
+    """Which minimum a network is at, or near, how far away, and where the gradient flow takes it."""
+    state = request.app.state.enumerator
+    asked = {"op": "identify", "body": body.model_dump(exclude_none=True)}
+    return json.loads(await (await state.identifier.ask(asked)).whole())

@@ -1,0 +1,168 @@
+"""All tables of a catalogue at one moment, named by a token, read once and kept: what answers are made from."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from enumerator.datafiles import read
+from enumerator.errors import CatalogueError, InputError
+from enumerator.query import Datasets, reading, run
+from enumerator.selection import TALLY, Selection, Statement, as_sql, needed
+from enumerator.store import Store
+from enumerator.tables import TABLE_NAMES
+
+# The versions of the tables, in the order of TABLE_NAMES, with dots between.
+_TOKEN = re.compile(rf"\d{{1,15}}(\.\d{{1,15}}){{{len(TABLE_NAMES) - 1}}}")
+# Tables kept in memory: those of which a row is no start, as long as they are of this size at most.
+_KEPT = ("landscapes", "campaigns", "minima", "saddles")
+KEPT_BYTES = 2**28
+# Starts read at once: the memory that a stream of any length needs.
+WINDOW = 50_000
+# Moments kept, each of which shares with the one before what has not changed.
+MOMENTS = 4
+
+
+class GoneError(InputError):
+    """A moment that can no longer be read."""
+
+
+class Moments:
+    """The views of a catalogue by token; the latest few are kept."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._views: OrderedDict[str, View] = OrderedDict()
+
+    def view(self, token: str) -> View:
+        """The tables at the moment `token`. Raises InputError for what is no token, GoneError for one too old."""
+        if token in self._views:
+            self._views.move_to_end(token)
+            return self._views[token]
+        if not _TOKEN.fullmatch(token):
+            raise InputError(f"`snapshot` must be what an earlier answer gave as its snapshot, got {token[:40]!r}.")
+        versions: dict[str, int] = dict(zip(TABLE_NAMES, map(int, token.split(".")), strict=True))
+        latest = next(reversed(self._views.values()), None)
+        view = View(self._store, versions, latest)
+        self._views[token] = view
+        if len(self._views) > MOMENTS:
+            self._views.popitem(last=False)
+        return view
+
+
+class Clock:
+    """Tells the token of the present moment, from tables that are opened once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tables: dict[str, DeltaTable] = {}
+
+    def now(self) -> str:
+        """The token of what is stored now.
+
+        As for `Store.snapshot`, the tables are looked at in the opposite order of writing.
+        """
+        for name in reversed(TABLE_NAMES):
+            if name not in self._tables:
+                self._tables[name] = self._store.open(name)
+            else:
+                self._tables[name].update_incremental()
+        return ".".join(str(self._tables[name].version()) for name in TABLE_NAMES)
+
+
+class View:
+    """The tables at one moment; `before` is an earlier view, from which it takes what is the same."""
+
+    def __init__(self, store: Store, versions: dict[str, int], before: View | None) -> None:
+        self._store, self.versions = store, versions
+        same = {} if before is None else {name for name in TABLE_NAMES if before.versions[name] == versions[name]}
+        self._datasets = {} if before is None else {k: v for k, v in before._datasets.items() if k in same}
+        self._tally = before._tally if before is not None and "starts" in same else None
+
+    def dataset(self, name: str) -> ds.Dataset | pa.Table:
+        """The rows of a table, in memory if they are few."""
+        if name not in self._datasets:
+            try:
+                dataset = self._store.dataset(self._store.open(name, self.versions[name]))
+            except CatalogueError as error:
+                raise GoneError(
+                    f"the snapshot cannot be read, or no longer: {error} Ask without `snapshot`."
+                ) from error
+            kept = name in _KEPT and _size(dataset) <= KEPT_BYTES
+            self._datasets[name] = read(dataset) if kept else dataset
+        return self._datasets[name]
+
+    def datasets(self, names: set[str] | tuple[str, ...] = TABLE_NAMES) -> dict[str, ds.Dataset | pa.Table]:
+        """The rows of several tables by name."""
+        return {name: self.dataset(name) for name in names}
+
+    def tally(self) -> pa.Table:
+        """The starts counted by campaign and by where they ended."""
+        if self._tally is None:
+            self._tally = run(TALLY, {"starts": self.dataset("starts")})
+        return self._tally
+
+    def select(self, name: str, selection: Selection) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The rows that a selection asks for, in batches: any number of starts in the memory of WINDOW of them.
+
+        The same rows in the same order as `enumerator.selection.select` gives them.
+        """
+        datasets: Datasets = self.datasets(needed(name, selection)) | {"tally": self.tally()}
+        statement = as_sql(name, selection, datasets, "tally")
+        limit = selection.get("limit")
+        in_windows = (
+            name in ("starts", "initial_overlaps") and not selection.get("sort") and not selection.get("offset")
+        )
+        if not in_windows or (limit is not None and limit <= WINDOW):
+            return statement.schema, _batches(statement, datasets)
+        return statement.schema, _first(limit, self._windows(name, selection, datasets))
+
+    def _windows(self, name: str, selection: Selection, datasets: Datasets) -> Iterator[pa.RecordBatch]:
+        chosen = selection.get("campaign")
+        statement = f"select campaign_id, min(start_index), max(start_index) from {name} group by all order by all"
+        for row in run(statement, {name: datasets[name]}).to_pylist():
+            campaign, lowest, highest = row.values()
+            for first in range(lowest, highest + 1, WINDOW) if chosen in (None, campaign) else ():
+                window = (campaign, first, first + WINDOW)
+                yield from _batches(as_sql(name, selection, datasets, "tally", window), datasets)
+
+    def sql(self, query: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The result of one SELECT statement over the tables, in batches. Raises InputError as `query.run`."""
+        batches = _stream(query, self.datasets(), f"The tables are {', '.join(TABLE_NAMES)}")
+        schema = next(batches)
+        assert isinstance(schema, pa.Schema)
+        return schema, batches  # type: ignore[return-value]  # only the first is the schema
+
+
+def _size(dataset: ds.Dataset) -> int:
+    assert isinstance(dataset, ds.FileSystemDataset)
+    sizes = (dataset.filesystem.get_file_info(path).size or 0 for path in dataset.files)
+    return 4 * sum(sizes)  # compressed about so well
+
+
+def _stream(query: str, datasets: Datasets, hint: str) -> Iterator[pa.Schema | pa.RecordBatch]:
+    """The schema, then the batches."""
+    with reading(query, datasets, hint) as reader:
+        yield reader.schema
+        yield from reader
+
+
+def _batches(statement: Statement, datasets: Datasets) -> Iterator[pa.RecordBatch]:
+    with reading(statement.query, datasets, statement.hint) as reader:
+        for batch in reader:
+            yield from pa.Table.from_batches([batch]).cast(statement.schema).to_batches()
+
+
+def _first(limit: int | None, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """At most so many rows."""
+    left = limit
+    for batch in batches:
+        yield batch if left is None else batch.slice(0, left)
+        left = None if left is None else left - batch.num_rows
+        if left is not None and left <= 0:
+            return

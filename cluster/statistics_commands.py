@@ -1,0 +1,152 @@
+"""The commands that count and draw: stats and plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
+from cluster.output import choose_format, write_table
+from enumerator.catalogue import Catalogue
+from enumerator.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# What `stats --of` prints. Their functions load SciPy's distributions, which takes a second: when first called.
+TABLES = ("frequencies", "unseen", "accumulation", "distributions", "comparison", "trend")
+
+StudentsOption = Annotated[int | None, typer.Option(help="Only landscapes with so many students.")]
+TeachersOption = Annotated[int | None, typer.Option(help="Only landscapes with so many teachers.")]
+ActivationOption = Annotated[str | None, typer.Option(help="Only landscapes with this activation.")]
+LandscapeOption = Annotated[str | None, typer.Option(metavar="ID", help="Only this landscape.")]
+CampaignOption = Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this campaign; may be given again.")]
+DynamicsOption = Annotated[str | None, typer.Option(help="Only campaigns with this dynamics.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Enter the commands of this module."""
+    app.command("stats", epilog="Example: enumerator stats atlas --students 17 --teachers 17 --by order")(_stats)
+    app.command("plot", epilog="Example: enumerator plot atlas --students 17 --teachers 17 -o figures")(_plot)
+
+
+def _stats(
+    catalogue: CatalogueArgument,
+    of: Annotated[str, typer.Option(help=f"What to compute: {', '.join(TABLES)}.")] = "frequencies",
+    by: Annotated[
+        str | None,
+        typer.Option(help="Frequencies and distributions: by minimum, order or outcome.  [default: minimum]"),
+    ] = None,
+    quantity: Annotated[
+        str | None,
+        typer.Option(
+            help="Distributions: flow_time, loss, evaluations, gradient_norm, distance.  [default: flow_time]  "
+            "Trend: global or order.  [default: global]"
+        ),
+    ] = None,
+    more: Annotated[
+        int | None, typer.Option(help="Unseen: predict for so many further starts.  [default: as many as there are]")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of every interval.")] = 0.95,
+    students: StudentsOption = None,
+    teachers: TeachersOption = None,
+    activation: ActivationOption = None,
+    landscape: LandscapeOption = None,
+    campaign: CampaignOption = None,
+    dynamics: DynamicsOption = None,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns of starts.")] = None,
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Statistics of the starts selected: frequencies with intervals, what was not seen, comparisons, trends.
+
+    Every share is one of all starts: those that are unfinished, diverged or on a saddle have rows of their own. Starts
+    are counted together where campaigns differ in the seed alone. Intervals are exact (Clopper-Pearson) and Wilson's.
+
+    unseen: the probability that the next start ends in a minimum not seen, with an interval where one is valid, lower
+    bounds of the number of minima (Chao1, iChao1), and minima expected in --more starts. comparison: each pair of the
+    campaigns, by the same starts where they share law and seed. trend: share of the global minimum, or mean order,
+    against the width, with a curve.
+    """
+    choose_format(format, output)
+    selection = {
+        "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
+        "campaign": campaign or None, "dynamics": dynamics, "where": where,
+    }  # fmt: skip
+    options = {"by": by, "quantity": quantity, "more": more}
+    atlas = Catalogue(catalogue)
+    table = _computed(
+        atlas, of, {name: value for name, value in options.items() if value is not None}, confidence, selection
+    )
+    write_table(table, of, format, output)
+    if of == "frequencies":
+        _say_unseen(atlas, confidence, selection)
+
+
+_TAKES = {"frequencies": ("by",), "distributions": ("by", "quantity"), "trend": ("quantity",), "unseen": ("more",)}
+
+
+def _computed(
+    atlas: Catalogue, of: str, options: dict[str, Any], confidence: float, selection: dict[str, Any]
+) -> pa.Table:
+    from enumerator import statistics
+
+    if of not in TABLES:
+        raise InputError(f"`--of` must be one of {', '.join(TABLES)}, got {of!r}.")
+    for name in options:
+        if name not in _TAKES.get(of, ()):
+            takers = " or ".join(key for key, names in _TAKES.items() if name in names)
+            raise InputError(f"`--{name}` goes with --of {takers}, got --of {of}.")
+    if "quantity" in options:
+        options["of"] = options.pop("quantity")
+    if of == "comparison":
+        return statistics.compare(atlas, confidence=confidence, campaigns=selection.pop("campaign"), **selection)
+    if of == "distributions":
+        return statistics.distributions(atlas, **options, **selection)
+    function = {"frequencies": statistics.frequencies, "unseen": statistics.unseen}
+    function |= {"accumulation": statistics.accumulation, "trend": statistics.trend}
+    return function[of](atlas, confidence=confidence, **options, **selection)
+
+
+def _say_unseen(atlas: Catalogue, confidence: float, selection: dict[str, Any]) -> None:
+    """A line for each sample on what its starts did not see."""
+    from enumerator import statistics
+
+    for row in statistics.unseen(atlas, confidence=confidence, **selection).to_pylist():
+        ends = "" if row["missing_low"] is None else f" ({row['missing_low']:.2g} to {row['missing_high']:.2g})"
+        bound = "" if row["missing_bound"] is None else f", at most {row['missing_bound']:.2g}"
+        say(
+            f"K = {row['students']}, M = {row['teachers']}, {row['dynamics']}: of {row['starts']:,} starts "
+            f"{row['in_no_minimum']:,} ended in no minimum; the next ends in an unseen one with probability "
+            f"{row['missing_mass']:.2g}{ends}{bound}; {row['minima']} minima seen, Chao1 {row['chao1']:.1f} at least."
+        )
+
+
+def _plot(
+    catalogue: CatalogueArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the figures, made if needed.")
+    ],
+    kind: Annotated[str, typer.Option(help="Ending of the files: png, svg or pdf.")] = "png",
+    students: StudentsOption = None,
+    teachers: TeachersOption = None,
+    activation: ActivationOption = None,
+    landscape: LandscapeOption = None,
+    campaign: CampaignOption = None,
+    dynamics: DynamicsOption = None,
+) -> None:
+    """Draw all figures of the starts selected into a folder, and print their names.
+
+    For each landscape, dynamics and initial law: losses, orders, spectra, overlaps, accumulation, flow times, early
+    stops; and the share of the global minimum against the width. Needs matplotlib: pip install 'enumerator[plots]'.
+    """
+    from enumerator import plots
+
+    selection = {
+        "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
+        "campaign": campaign or None, "dynamics": dynamics,
+    }  # fmt: skip
+    for path in plots.plot_all(Catalogue(catalogue), output, kind, **selection):
+        print(path)

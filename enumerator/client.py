@@ -1,0 +1,148 @@
+"""A catalogue behind the HTTP service, read as if it were here: the same tables as `enumerator.Catalogue` gives."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Unpack
+
+import pyarrow as pa
+
+from enumerator.errors import CatalogueError, InputError
+from enumerator.selection import Selection, check_selection
+
+_ARROW = "application/vnd.apache.arrow.stream"
+
+
+def connect(url: str, token: str | None = None, timeout: float = 60.0) -> RemoteCatalogue:
+    """The catalogue that a service at `url` has; the token is that of $ENUMERATOR_TOKEN if none is given."""
+    return RemoteCatalogue(url, token, timeout)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The service sends none; a token must not follow one."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        """Follow nothing."""
+
+
+class RemoteCatalogue:
+    """Reads a catalogue over HTTP. `timeout` is the longest silence of the service, in seconds.
+
+    Methods raise InputError for what the service refuses, CatalogueError where it cannot be reached or breaks off.
+    """
+
+    def __init__(self, url: str, token: str | None = None, timeout: float = 60.0) -> None:
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise InputError(f"`url` must begin with http:// or https://, got {url!r}.")
+        self.url, self._timeout = url.rstrip("/"), timeout
+        self._token = token or os.environ.get("ENUMERATOR_TOKEN")
+        self._opener = urllib.request.build_opener(_NoRedirects)
+
+    def __repr__(self) -> str:
+        return f"RemoteCatalogue({self.url!r})"
+
+    def minima(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The minima selected, as `Catalogue.minima`."""
+        return self._table("minima", selection)
+
+    def saddles(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The saddles selected."""
+        return self._table("saddles", selection)
+
+    def starts(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The starts selected."""
+        return self._table("starts", selection)
+
+    def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The campaigns selected."""
+        return self._table("campaigns", selection)
+
+    def landscapes(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The landscapes selected."""
+        return self._table("landscapes", selection)
+
+    def batches(self, table: str, **selection: Unpack[Selection]) -> Iterator[pa.RecordBatch]:
+        """The rows of a table as they arrive, for more of them than fit into memory."""
+        with self._reader(table, selection) as reader:
+            yield from reader
+
+    def minimum(self, name: str) -> dict[str, Any]:
+        """One minimum or saddle by its id or label, its matrices as lists of rows."""
+        return self._json("GET", f"/minima/{urllib.parse.quote(name, safe='')}")
+
+    def sql(self, query: str) -> pa.Table:
+        """The result of one SELECT statement over the tables."""
+        body = json.dumps({"query": query}).encode()
+        with self._open("POST", "/sql", body, _ARROW) as answer, pa.ipc.open_stream(answer) as reader:
+            return _all(reader)
+
+    def identify(self, **network: Any) -> dict[str, Any]:
+        """Which minimum overlaps Q and R, or weights W and V, are at, and where the flow from there ends."""
+        lists = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in network.items()}
+        return self._json("POST", "/identify", lists)
+
+    def start(self, **settings: Any) -> dict[str, Any]:
+        """Run a campaign, described as in a campaign file; how it stands."""
+        return self._json("POST", "/campaigns", settings)
+
+    def status(self, campaign: str) -> dict[str, Any]:
+        """How a campaign stands."""
+        return self._json("GET", f"/campaigns/{urllib.parse.quote(campaign, safe='')}")
+
+    def cancel(self, campaign: str) -> dict[str, Any]:
+        """Stop a campaign that the service runs."""
+        return self._json("POST", f"/campaigns/{urllib.parse.quote(campaign, safe='')}/cancel")
+
+    def _table(self, name: str, selection: Selection) -> pa.Table:
+        with self._reader(name, selection) as reader:
+            return _all(reader)
+
+    @contextmanager
+    def _reader(self, name: str, selection: Selection) -> Iterator[pa.RecordBatchReader]:
+        check_selection(selection)
+        given = {key: value for key, value in selection.items() if value is not None}
+        parameters = {k: v if isinstance(v, str | int) else ",".join(v) for k, v in given.items()}  # type: ignore[arg-type]  # lists of str
+        query = urllib.parse.urlencode(parameters)
+        with self._open("GET", f"/tables/{name}?{query}", None, _ARROW) as answer, pa.ipc.open_stream(answer) as reader:
+            yield reader
+
+    def _json(self, method: str, path: str, content: Any = None) -> dict[str, Any]:
+        body = None if content is None else json.dumps(content).encode()
+        with self._open(method, path, body, "application/json") as answer:
+            return json.load(answer)
+
+    @contextmanager
+    def _open(self, method: str, path: str, body: bytes | None, accept: str) -> Iterator[http.client.HTTPResponse]:
+        headers = {"Accept": accept} | ({"Content-Type": "application/json"} if body is not None else {})
+        request = urllib.request.Request(self.url + path, body, headers, method=method)
+        if self._token:
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        try:
+            with closing(self._opener.open(request, timeout=self._timeout)) as answer:
+                yield answer
+        except urllib.error.HTTPError as error:
+            with error:
+                message = _message(error)
+            kind = InputError if 400 <= error.code < 500 else CatalogueError
+            raise kind(message) from None
+        except (OSError, http.client.HTTPException, pa.ArrowException) as error:
+            raise CatalogueError(f"cannot read from {self.url}: {' '.join(str(error).split())}.") from error
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """The line that the service gives, or what stands in its place."""
+    try:
+        return str(json.load(error)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"the service answered {error.code} {error.reason}"
+
+
+def _all(reader: pa.RecordBatchReader) -> pa.Table:
+    return reader.read_all()

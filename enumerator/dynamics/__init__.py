@@ -1,0 +1,55 @@
+"""The dynamics on offer. A new one is a file beside these and a line in `STEPPERS`.
+
+One-pass SGD has no lane that settles, and a solver of its own: `enumerator.fluctuation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from enumerator.dynamics import gradient_descent, gradient_flow, newton
+from enumerator.dynamics.base import Stepper
+from enumerator.equations import Equations
+from enumerator.errors import InputError
+from enumerator.one_pass_sgd import check_sgd
+from enumerator.overlaps import FEASIBLE, check_feasible
+from enumerator.problem import Campaign, Dynamics, Tolerances
+
+STEPPERS: dict[str, Callable[[Dynamics, Equations, Tolerances], Stepper]] = {
+    "gradient-flow": gradient_flow.stepper,
+    "newton": newton.stepper,
+    "gradient-descent": gradient_descent.stepper,
+}
+
+
+def stepper_for(dynamics: Dynamics, equations: Equations, tolerances: Tolerances) -> Stepper:
+    """The state machine of the dynamics; InputError where this version has none."""
+    if dynamics.name not in STEPPERS:
+        raise InputError(f"`dynamics` must be one of {', '.join(STEPPERS)} in this version, got {dynamics.name!r}.")
+    return STEPPERS[dynamics.name](dynamics, equations, tolerances)
+
+
+def check_solvable(campaign: Campaign) -> None:
+    """Raise InputError for what the identity has a place for but no solver of this version enumerates.
+
+    Also for given initial overlaps that no weights have, with row and eigenvalue.
+    """
+    landscape, law = campaign.landscape, campaign.law
+    if campaign.dynamics.is_noisy:
+        check_sgd(campaign)
+    else:
+        stepper_for(campaign.dynamics, landscape.equations, campaign.tolerances)
+    if landscape.second_layer == "trained" and not landscape.merges:
+        raise InputError(
+            "`second_layer` trained goes with relu or leaky_relu and constraint none in this version, got "
+            f"{landscape.activation} and {landscape.constraint}."
+        )
+    manifold = landscape.equations.manifold
+    if law.Q is not None and law.R is not None:
+        check_feasible(law.Q, law.R, landscape.T)
+        for row, Q in enumerate(law.Q):
+            if manifold.deviation(Q) > FEASIBLE:
+                raise InputError(
+                    f"initial overlaps must be those of {landscape.constraint} students, row {row} misses by "
+                    f"{manifold.deviation(Q):.3g}."
+                )

@@ -1,0 +1,39 @@
+"""Trust-region Newton as dynamics: fast to many minima, with frequencies of its own."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from enumerator.dynamics.base import Stepper
+from enumerator.equations import Equations
+from enumerator.errors import InputError
+from enumerator.geometry import Teachers
+from enumerator.invariance import Projection
+from enumerator.loss import Derivatives, fast_derivatives, teacher_constant
+from enumerator.newton import Model, newton_init, newton_tick
+from enumerator.problem import Dynamics, Tolerances
+
+
+def stepper(dynamics: Dynamics, equations: Equations, tolerances: Tolerances) -> Stepper:
+    """One conjugate-gradient step, or the judgement of a trial point, per tick."""
+    g = equations.g
+    if not equations.manifold.is_free or equations.is_trained:
+        raise InputError("`dynamics` newton goes with constraint none and second layer fixed: use gradient-flow.")
+
+    def model(V: Teachers, project: Projection) -> Model:
+        constant = teacher_constant(g, V)
+
+        def derivatives(W: Float[Array, "K D"], P: Float[Array, "K D"]) -> Derivatives:
+            loss, gradient, product = fast_derivatives(g, W, V, P, constant)
+            return Derivatives(loss, project(gradient), project(product))
+
+        return derivatives
+
+    def scale(V: Teachers) -> Float[Array, ""]:
+        return jnp.sqrt((V * V).sum())
+
+    return Stepper(
+        init=lambda V, project, W: newton_init(model(V, project), W, scale(V) / 4),
+        tick=lambda V, project, state: newton_tick(model(V, project), scale(V), state),
+    )

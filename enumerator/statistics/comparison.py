@@ -1,0 +1,248 @@
+"""Whether two campaigns end differently: in the global minimum, in the orders, in the minima."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from enumerator.errors import InputError
+from enumerator.query import one_of
+from enumerator.statistics.counting import ENDED, Sample, StartSelection, opened, samples
+from enumerator.statistics.intervals import difference_interval, paired_difference_interval
+
+if TYPE_CHECKING:
+    from enumerator.catalogue import Catalogue
+
+# Ends that fewer starts of both campaigns together, or fewer discordant pairs, reached are counted as one: the
+# distribution of the statistic is that of many.
+RARE = 10
+# What is compared: whether a start ended in the global minimum, and in which order, or minimum.
+QUESTIONS = ("global", "order", "minimum")
+
+
+def g_test(first: ArrayLike, second: ArrayLike) -> tuple[float, int, float, float]:
+    """Whether two independent samples have one distribution: statistic G, degrees of freedom, p-value, effect.
+
+    `first` and `second` hold the counts of the same classes; those with fewer than RARE of both are pooled. The effect
+    is Cramer's V, 0 for equal shares, 1 for disjoint ones. Sokal & Rohlf (1981), Biometry, ch. 17. Where one class is
+    left nothing can be told apart: p is 1.
+    """
+    table = _pooled(np.array([first, second], np.int64))
+    if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
+        return 0.0, 0, 1.0, 0.0
+    found: Any = stats.chi2_contingency(table, correction=False, lambda_="log-likelihood")
+    pearson: Any = stats.chi2_contingency(table, correction=False)
+    effect = float(np.sqrt(pearson.statistic / table.sum()))
+    return float(found.statistic), int(found.dof), float(found.pvalue), effect
+
+
+def _pooled(table: NDArray[np.int64]) -> NDArray[np.int64]:
+    total = table.sum(axis=0)
+    kept, rest = table[:, total >= RARE], table[:, total < RARE].sum(axis=1)
+    return np.column_stack([kept, rest]) if rest.any() else kept
+
+
+def marginal_test(pairs: ArrayLike) -> tuple[float, int, float, float]:
+    """Whether the same starts end alike by two dynamics: Stuart-Maxwell statistic, degrees of freedom, p-value, effect.
+
+    `pairs` (C, C) counts the starts by where they end by the first (row) and the second (column). Classes with fewer
+    than RARE discordant starts are pooled. The effect is the statistic over the discordant starts, as a root: 0 for
+    equal margins, 1 where all discordant starts change in one way. With two classes it is McNemar's test. Stuart
+    (1955), Biometrika 42, 412; Maxwell (1970), Br. J. Psychiatry 116, 651.
+    """
+    table = np.asarray(pairs, np.float64)
+    discordant = table.sum(axis=0) + table.sum(axis=1) - 2 * table.diagonal()
+    rare = (discordant > 0) & (discordant < RARE)
+    kept = np.flatnonzero(discordant >= RARE)
+    groups = [np.array([k]) for k in kept]
+    if rare.any():
+        groups.append(np.flatnonzero(rare))
+    table = np.array([[table[np.ix_(a, b)].sum() for b in groups] for a in groups]).reshape(len(groups), len(groups))
+    moved = table.sum() - table.trace()
+    if len(groups) < 2 or moved == 0:
+        return 0.0, 0, 1.0, 0.0
+    difference = table.sum(axis=1) - table.sum(axis=0)
+    covariance = np.diag(table.sum(axis=1) + table.sum(axis=0)) - table - table.T
+    # Differences add up to zero, so one is left out; where classes never mix, more follow from the others.
+    d, V = difference[:-1], covariance[:-1, :-1]
+    statistic = float(d @ np.linalg.pinv(V, hermitian=True) @ d)
+    freedom = int(np.linalg.matrix_rank(V, hermitian=True))
+    effect = float(np.sqrt(min(statistic / moved, 1.0)))
+    return statistic, freedom, float(stats.chi2.sf(statistic, freedom)), effect
+
+
+def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
+    """p-values corrected for their number: Holm (1979), Scand. J. Stat. 6, 65. Shape of the input."""
+    p = np.asarray(pvalues, np.float64)
+    order = np.argsort(p)
+    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(steps, 1)
+    return corrected
+
+
+_COMPARISONS = pa.schema(
+    [
+        ("first", pa.string()),
+        ("second", pa.string()),
+        ("question", pa.string()),
+        ("test", pa.string()),
+        ("statistic", pa.float64()),
+        ("freedom", pa.int64()),
+        ("p_value", pa.float64()),
+        ("p_corrected", pa.float64()),
+        ("effect", pa.float64()),
+        ("first_share", pa.float64()),
+        ("second_share", pa.float64()),
+        ("difference", pa.float64()),
+        ("difference_low", pa.float64()),
+        ("difference_high", pa.float64()),
+        ("first_starts", pa.int64()),
+        ("second_starts", pa.int64()),
+        ("first_dynamics", pa.string()),
+        ("second_dynamics", pa.string()),
+    ]
+)
+
+
+def compare(
+    catalogue: Catalogue,
+    campaigns: Sequence[str] | None = None,
+    questions: Sequence[str] = QUESTIONS,
+    confidence: float = 0.95,
+    **selection: Any,
+) -> pa.Table:
+    """Do these campaigns end differently? A row for each pair of them and each question.
+
+    Two campaigns that share their law, seed and network sizes share their starts: the tests are then paired (McNemar,
+    Stuart-Maxwell) and count the starts stored of both; other pairs are independent samples (G-test). Starts that
+    ended in no minimum are classes of their own. For `global` the shares of the global minimum, the lowest known of
+    each landscape, stand beside their difference, first minus second, with its interval. `p_corrected` is corrected
+    by Holm for all rows with the same question. Minima are compared on one landscape only. Raises InputError.
+    """
+    if wrong := [question for question in questions if question not in QUESTIONS]:
+        raise InputError(f"`questions` must be of {', '.join(QUESTIONS)}, got {wrong[0]!r}.")
+    chosen = samples(catalogue, pool_seeds=False, campaign=campaigns, **selection)
+    if len(chosen) < 2:
+        raise InputError(f"a comparison needs at least two campaigns with starts, got {len(chosen)}.")
+    if campaigns is not None:
+        chosen.sort(key=lambda sample: list(campaigns).index(sample.campaigns))
+    settings = {
+        entry[0]: entry[2]
+        for entry in opened(catalogue, StartSelection(campaign=[s.campaigns for s in chosen])).campaigns
+    }
+    rows: list[dict[str, Any]] = []
+    for first, second in combinations(chosen, 2):
+        paired = _share_starts(settings[first.campaigns], settings[second.campaigns])
+        pairs = _pairs(catalogue, first, second, selection) if paired else None
+        for question in questions:
+            if question != "minimum" or first.landscape_id == second.landscape_id:
+                rows.append(_comparison(first, second, question, pairs, confidence))
+    for question in questions:
+        asked = [row for row in rows if row["question"] == question]
+        for row, corrected in zip(asked, holm([row["p_value"] for row in asked]), strict=True):
+            row["p_corrected"] = float(corrected)
+    return pa.Table.from_pylist(rows, schema=_COMPARISONS)
+
+
+def _share_starts(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether start i of both has the same initial overlaps: drawn by law, seed and index from the same sizes and T."""
+    drawn = [
+        json.dumps([s["law"], s["seed"], [s["landscape"].get(name) for name in ("students", "teachers", "T")]])
+        for s in (first, second)
+    ]
+    return drawn[0] == drawn[1]
+
+
+def _comparison(
+    first: Sample, second: Sample, question: str, pairs: list[dict[str, Any]] | None, confidence: float
+) -> dict[str, Any]:
+    """A row of `compare`, p_corrected left out; `pairs` as `_pairs` gives them, None for independent samples."""
+    names = [_class_names(sample, question) for sample in (first, second)]
+    row: dict[str, Any] = {"first": first.campaigns, "second": second.campaigns, "question": question}
+    row |= {"first_dynamics": first.dynamics, "second_dynamics": second.dynamics}
+    if pairs is not None:
+        table, labels = _pair_table(pairs, names)
+        starts = [int(table.sum())] * 2
+        found = marginal_test(table) if starts[0] else (0.0, 0, 1.0, 0.0)
+        test = "McNemar" if question == "global" else "Stuart-Maxwell"
+        counts = table.sum(axis=1), table.sum(axis=0)
+    else:
+        labels, counts = _counts(first, second, names)
+        starts = [int(count.sum()) for count in counts]
+        found, test, table = g_test(*counts), "G", None
+    row |= {"test": test, **dict(zip(("statistic", "freedom", "p_value", "effect"), found, strict=True))}
+    row |= {"first_starts": starts[0], "second_starts": starts[1]}
+    if question == "global" and min(starts):
+        here = labels.index("global") if "global" in labels else None
+        hits = [0 if here is None else int(count[here]) for count in counts]
+        if table is not None and here is not None:
+            both = int(table[here, here])
+            alone = hits[0] - both, hits[1] - both
+            interval = paired_difference_interval(both, *alone, starts[0] - both - sum(alone), confidence)
+        else:
+            interval = difference_interval((hits[0], hits[1]), (starts[0], starts[1]), confidence)
+        row |= {"first_share": hits[0] / starts[0], "second_share": hits[1] / starts[1]}
+        row |= dict(zip(("difference", "difference_low", "difference_high"), interval, strict=True))
+    return row
+
+
+def _class_names(sample: Sample, question: str) -> dict[tuple[str, str | None], str]:
+    """The class of each end: by outcome and minimum."""
+    lowest = sample.global_minimum()
+    names = {}
+    for row in sample.classes.to_pylist():
+        if question == "global":
+            is_global = lowest is not None and row["minimum_id"] == lowest["minimum_id"] and row["outcome"] == ENDED
+            name = "global" if is_global else "other"
+        elif row["outcome"] != ENDED:
+            name = row["outcome"]
+        else:
+            name = row["minimum_id"] if question == "minimum" else f"order {row['anti_aligned']}"
+        names[row["outcome"], row["minimum_id"]] = name
+    return names
+
+
+def _counts(first: Sample, second: Sample, names: list[dict[Any, str]]) -> tuple[list[str], tuple[NDArray, NDArray]]:
+    """The classes of both, and the counts of each in their order."""
+    labels = sorted({name for one in names for name in one.values()})
+    counts = np.zeros((2, len(labels)), np.int64)
+    for side, (sample, named) in enumerate(zip((first, second), names, strict=True)):
+        for row in sample.classes.to_pylist():
+            counts[side, labels.index(named[row["outcome"], row["minimum_id"]])] += row["hits"]
+    return labels, (counts[0], counts[1])
+
+
+def _pairs(catalogue: Catalogue, first: Sample, second: Sample, selection: dict[str, Any]) -> list[dict[str, Any]]:
+    """Starts of both, counted by their ends in the first (a_outcome, a_point) and in the second (b_...)."""
+    source = opened(
+        catalogue, StartSelection(campaign=[first.campaigns, second.campaigns], where=selection.get("where"))
+    )
+    columns = "start_index, outcome, coalesce(minimum_id, saddle_id) as point"
+
+    def of(sample: Sample) -> str:
+        return f"select {columns} from starts where {one_of('campaign_id', [sample.campaigns])} and {source.condition}"
+
+    return source.query(f"""
+        select a.outcome as a_outcome, a.point as a_point, b.outcome as b_outcome, b.point as b_point, count(*) as n
+        from ({of(first)}) a join ({of(second)}) b using (start_index) group by all""").to_pylist()
+
+
+def _pair_table(pairs: list[dict[str, Any]], names: list[dict[Any, str]]) -> tuple[NDArray[np.int64], list[str]]:
+    """Pairs by their classes in the first (rows) and in the second (columns), and the classes."""
+    labels = sorted({name for one in names for name in one.values()})
+    table = np.zeros((len(labels), len(labels)), np.int64)
+    for row in pairs:
+        a, b = (
+            labels.index(named[row[f"{side}_outcome"], row[f"{side}_point"]])
+            for side, named in zip("ab", names, strict=True)
+        )
+        table[a, b] += row["n"]
+    return table, labels

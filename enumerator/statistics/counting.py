@@ -1,0 +1,282 @@
+"""Starts counted by where they ended: the small table from which every statistic follows.
+
+The starts themselves are only ever touched by grouping queries, so ten million of them are no burden.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+
+from enumerator.errors import InputError
+from enumerator.query import one_of, run
+
+if TYPE_CHECKING:
+    from enumerator.catalogue import Catalogue
+    from enumerator.enumeration import Enumeration
+
+# The ends of starts that are minima; all other starts stay in the denominator.
+ENDED = "converged"
+OUTCOMES = (ENDED, "saddle", "unfinished", "diverged")
+
+
+class StartSelection(TypedDict, total=False):
+    """Which starts. What is not given, or None, leaves the choice open.
+
+    students, teachers, activation, landscape (an id): only these landscapes.
+    campaign (an id, or several), dynamics (a name): only these campaigns.
+    where: an SQL condition on the columns of table `starts`. It conditions every share: one on the outcome, or on
+        the flow time, gives shares that belong to no initial law.
+    """
+
+    students: int | None
+    teachers: int | None
+    activation: str | None
+    landscape: str | None
+    campaign: str | Sequence[str] | None
+    dynamics: str | None
+    where: str | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Starts that may be counted together: of campaigns that differ in the seed alone.
+
+    `classes` has a row for each end: outcome, minimum_id, label, loss, anti_aligned, orbit_size_log10, hits; `first`,
+    the number of starts before the first that ended there, in the order of campaigns and indices; `even`, how many
+    of the hits have an even index. Minima of the landscape that no start reached have hits 0 and no `first`.
+    """
+
+    landscape_id: str
+    students: int
+    teachers: int
+    activation: str
+    dynamics: str
+    law: str
+    campaign_ids: tuple[str, ...]
+    classes: pa.Table
+
+    @property
+    def starts(self) -> int:
+        """All starts, whatever became of them."""
+        return int(np.sum(self.column("hits")))
+
+    @property
+    def campaigns(self) -> str:
+        """The ids of the campaigns, with commas between."""
+        return ",".join(self.campaign_ids)
+
+    def row(self) -> dict[str, Any]:
+        """The columns that name a sample in every table."""
+        names = ("students", "teachers", "activation", "dynamics", "law", "campaigns", "landscape_id")
+        return {name: getattr(self, name) for name in names}
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of `classes`; nulls of numbers are NaN."""
+        return self.classes[name].to_numpy()
+
+    def ends(self, outcome: str = ENDED) -> list[dict[str, Any]]:
+        """The rows of `classes` with this outcome."""
+        return [row for row in self.classes.to_pylist() if row["outcome"] == outcome]
+
+    def hits(self) -> np.ndarray:
+        """Hits of the minima that were hit."""
+        return np.array([row["hits"] for row in self.ends() if row["hits"]], np.int64)
+
+    def held_out(self) -> tuple[int, int]:
+        """Of the starts with an odd index: how many, and how many ended in a minimum that no even one found."""
+        even = int(np.sum(self.column("even")))
+        new = sum(row["hits"] for row in self.ends() if row["even"] == 0)
+        return self.starts - even, int(new)
+
+    def global_minimum(self) -> dict[str, Any] | None:
+        """The minimum of lowest loss that is known of the landscape; None if none is."""
+        return min(self.ends(), key=lambda row: row["loss"], default=None)
+
+
+SAMPLE_FIELDS = (
+    ("students", pa.int32()),
+    ("teachers", pa.int32()),
+    ("activation", pa.string()),
+    ("dynamics", pa.string()),
+    ("law", pa.string()),
+    ("campaigns", pa.string()),
+    ("landscape_id", pa.string()),
+)
+_CLASS_FIELDS = pa.schema(
+    [
+        ("outcome", pa.string()),
+        ("minimum_id", pa.string()),
+        ("label", pa.string()),
+        ("loss", pa.float64()),
+        ("anti_aligned", pa.int32()),
+        ("orbit_size_log10", pa.float64()),
+        ("hits", pa.int64()),
+        ("first", pa.int64()),
+        ("even", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tables to query by name, and the campaigns selected: (id, landscape id, settings)."""
+
+    tables: Mapping[str, Any]
+    campaigns: tuple[tuple[str, str, dict[str, Any]], ...]
+    condition: str
+
+    def query(self, statement: str) -> pa.Table:
+        """The result of a SELECT statement."""
+        return run(statement, self.tables, hint="`where` is a condition on the columns of table starts")
+
+
+def opened(source: Catalogue | Enumeration, selection: StartSelection, names: Iterable[str] = ()) -> Source:
+    """The tables starts, minima and saddles, and others by name, of a catalogue, or what `enumerate_minima` found.
+
+    Raises InputError for names that do not exist.
+    """
+    if unknown := set(selection) - set(StartSelection.__annotations__):
+        raise TypeError(f"no such selection: {', '.join(sorted(unknown))}. {StartSelection.__doc__}")
+    where, campaign = selection.get("where"), selection.get("campaign")
+    # The line break ends a comment with which `where` may end.
+    condition = "true" if where is None else f"({where}\n)"
+    if not hasattr(source, "store"):
+        return _found(source, condition)  # type: ignore[arg-type]
+    atlas: Any = source
+    tables = {
+        name: atlas.store.dataset(table)
+        for name, table in atlas.store.snapshot({"starts", "minima", "saddles", *names}).items()
+    }
+    kept: Any = {name: selection.get(name) for name in ("students", "teachers", "activation", "landscape", "dynamics")}
+    kept["columns"] = "campaign_id,landscape_id,campaign"
+    wanted = [campaign] if campaign is None or isinstance(campaign, str) else list(campaign)
+    rows = [row for name in dict.fromkeys(wanted) for row in atlas.campaigns(**kept, campaign=name).to_pylist()]
+    campaigns = ((row["campaign_id"], row["landscape_id"], json.loads(row["campaign"])) for row in rows)
+    return Source(tables, tuple(campaigns), condition)
+
+
+def _found(found: Enumeration, condition: str) -> Source:
+    campaign = found.result.campaign
+    tables = {"starts": found.starts, "minima": found.minima, "saddles": found.saddles}
+    return Source(tables, ((campaign.id, campaign.landscape.id, campaign.to_dict()),), condition)
+
+
+def samples(source: Catalogue | Enumeration, pool_seeds: bool = True, **selection: Any) -> list[Sample]:
+    """The starts selected (see `StartSelection`), counted by where they ended, in samples that may be counted together.
+
+    Campaigns that differ in more than the seed are never counted together: a frequency belongs to one dynamics and one
+    initial law. `pool_seeds=False` keeps those apart too. Raises InputError for names that do not exist.
+    """
+    selected = opened(source, StartSelection(**selection))
+    groups: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
+    for entry in selected.campaigns:
+        settings = {name: value for name, value in entry[2].items() if name != "seed" or not pool_seeds}
+        groups.setdefault(json.dumps([entry[1], settings], sort_keys=True), []).append(entry)
+    if not selected.campaigns:
+        return []
+    counted = _counted(selected)
+    points = _points(selected)
+    made = [_sample(selected, group, counted, points) for group in groups.values()]
+    return sorted(
+        (sample for sample in made if sample.starts),
+        key=lambda s: (s.students, s.teachers, s.activation, s.landscape_id, s.dynamics, s.law, s.campaigns),
+    )
+
+
+def one_sample(source: Catalogue | Enumeration, **selection: Any) -> Sample:
+    """The starts selected, which must be one sample. Raises InputError where there are none or several."""
+    found = samples(source, **selection)
+    if len(found) != 1:
+        listed = "; ".join(f"K = {s.students}, M = {s.teachers}, {s.dynamics}, {s.law}" for s in found[:3])
+        what = f"{len(found)} kinds ({listed}{', ...' if len(found) > 3 else ''})" if found else "none"
+        raise InputError(f"expected starts of one landscape, dynamics and initial law, got {what}: select a campaign.")
+    return found[0]
+
+
+def _counted(source: Source) -> dict[str, list[dict[str, Any]]]:
+    """By campaign: outcome, point, hits, first (lowest index), even."""
+    campaigns = one_of("campaign_id", [entry[0] for entry in source.campaigns])
+    rows = source.query(f"""
+        select campaign_id, outcome, coalesce(minimum_id, saddle_id) as point, count(*) as hits,
+            min(start_index) as first, max(start_index) as last, count(*) filter (start_index % 2 = 0) as even
+        from starts where {campaigns} and {source.condition} group by all order by campaign_id, first""")
+    counted: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.to_pylist():
+        counted.setdefault(row["campaign_id"], []).append(row)
+    for campaign, rows_of in counted.items():
+        if max(row["last"] for row in rows_of) + 1 != sum(row["hits"] for row in rows_of):
+            # Some starts are left out, or not there yet: the place of a start is not its index.
+            index = source.query(
+                f"select start_index from starts where {one_of('campaign_id', [campaign])} and {source.condition}"
+            )["start_index"].to_numpy()
+            places = np.searchsorted(np.sort(index), [row["first"] for row in rows_of])
+            for row, place in zip(rows_of, places, strict=True):
+                row["first"] = int(place)
+    return counted
+
+
+def _points(source: Source) -> dict[str, list[dict[str, Any]]]:
+    """The minima and saddles by landscape."""
+    landscapes = one_of("landscape_id", sorted({entry[1] for entry in source.campaigns}))
+    columns = "landscape_id, minimum_id, label, loss, anti_aligned, orbit_size_log10"
+    rows = source.query(f"""
+        select 'converged' as outcome, {columns} from minima where {landscapes}
+        union all select 'saddle', {columns} from saddles where {landscapes}
+        order by landscape_id, outcome, loss, minimum_id""")
+    points: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.to_pylist():
+        points.setdefault(row["landscape_id"], []).append(row)
+    return points
+
+
+def _sample(source: Source, group: list[tuple[str, str, dict[str, Any]]], counted: Any, points: Any) -> Sample:
+    """The counts of some campaigns added up."""
+    hits: dict[tuple[str, str | None], dict[str, Any]] = {}
+    before = 0
+    for campaign, _, _ in group:
+        rows = counted.get(campaign, [])
+        for row in rows:
+            entry = hits.setdefault(
+                (row["outcome"], row["point"]), {"hits": 0, "first": before + row["first"], "even": 0}
+            )
+            entry["hits"] += row["hits"]
+            entry["even"] += row["even"]
+        before += sum(row["hits"] for row in rows)
+    _, landscape_id, settings = group[0]
+    none = {"hits": 0, "first": None, "even": 0}
+    classes = []
+    for point in points.get(landscape_id, []):
+        found = hits.pop((point["outcome"], point["minimum_id"]), None)
+        if found or point["outcome"] == ENDED:
+            classes.append(point | (found or none))
+    for (outcome, point), entry in sorted(hits.items(), key=lambda item: OUTCOMES.index(item[0][0])):
+        classes.append({"outcome": outcome, "minimum_id": point} | entry)
+    landscape = settings["landscape"]
+    return Sample(
+        landscape_id=landscape_id,
+        students=landscape["students"],
+        teachers=landscape["teachers"],
+        activation=landscape.get("activation", "relu"),
+        dynamics=_with_settings(settings["dynamics"]),
+        law=_law(settings["law"]),
+        campaign_ids=tuple(entry[0] for entry in group),
+        classes=pa.Table.from_pylist(classes, schema=_CLASS_FIELDS),
+    )
+
+
+def _with_settings(dynamics: Mapping[str, Any]) -> str:
+    """gradient-descent step=0.1"""
+    return " ".join([dynamics["name"], *(f"{key}={value:g}" for key, value in dynamics.items() if key != "name")])
+
+
+def _law(law: Mapping[str, Any]) -> str:
+    """d=1000 scale=1"""
+    second = [f"second-layer={law['second_layer']}"] if "second_layer" in law else []
+    first = [f"table={law['table'][:8]}"] if "table" in law else [f"d={law['dimension']}", f"scale={law['scale']:g}"]
+    return " ".join([*first, *second])

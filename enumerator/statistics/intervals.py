@@ -1,0 +1,92 @@
+"""Intervals of shares, and of differences of shares."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from enumerator.errors import InputError
+
+Interval = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def check_confidence(confidence: float) -> float:
+    """The confidence of an interval. Raises InputError unless it lies between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise InputError(f"`confidence` must lie between 0 and 1, such as 0.95, got {confidence!r}.")
+    return float(confidence)
+
+
+def normal_quantile(confidence: float) -> float:
+    """Standard errors to either side of a normal interval: 1.96 at 0.95. Raises InputError."""
+    return float(-special.ndtri((1 - check_confidence(confidence)) / 2))
+
+
+def _checked(hits: ArrayLike, starts: ArrayLike) -> Interval:
+    k, n = np.broadcast_arrays(np.asarray(hits, np.float64), np.asarray(starts, np.float64))
+    if (n < 1).any() or (k < 0).any() or (k > n).any():
+        raise InputError("`hits` must lie between 0 and `starts`, and `starts` must be at least 1.")
+    return k, n
+
+
+def exact_interval(hits: ArrayLike, starts: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Low and high ends, shape of `hits`, that cover a share with at least this probability, whatever it is.
+
+    Clopper & Pearson (1934), Biometrika 26, 404, by quantiles of the beta distribution. Raises InputError.
+    """
+    k, n = _checked(hits, starts)
+    tail = (1 - check_confidence(confidence)) / 2
+    low = np.where(k == 0, 0.0, special.betaincinv(np.maximum(k, 1), n - k + 1, tail))
+    high = np.where(k == n, 1.0, special.betainccinv(k + 1, np.maximum(n - k, 1), tail))
+    return low, high
+
+
+def wilson_interval(hits: ArrayLike, starts: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Low and high ends, shape of `hits`, that cover a share with about this probability, on average over shares.
+
+    Wilson (1927), J. Am. Stat. Assoc. 22, 209. Fair where three hits or more are expected. Raises InputError.
+    """
+    k, n = _checked(hits, starts)
+    z2 = normal_quantile(confidence) ** 2
+    centre = (k + z2 / 2) / (n + z2)
+    half = np.sqrt(z2) / (n + z2) * np.sqrt(k * (n - k) / n + z2 / 4)
+    return np.where(k == 0, 0.0, centre - half), np.where(k == n, 1.0, centre + half)
+
+
+def difference_interval(
+    hits: tuple[int, int], starts: tuple[int, int], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """First share minus second, of two independent samples, with its interval: (difference, low, high).
+
+    Newcombe (1998), Stat. Med. 17, 873, method 10: from the Wilson intervals of both. Raises InputError.
+    """
+    share = np.asarray(hits) / np.asarray(starts)
+    low, high = wilson_interval(hits, starts, confidence)
+    difference = share[0] - share[1]
+    below = np.hypot(share[0] - low[0], high[1] - share[1])
+    above = np.hypot(high[0] - share[0], share[1] - low[1])
+    return float(difference), float(difference - below), float(difference + above)
+
+
+def paired_difference_interval(
+    both: int, first_only: int, second_only: int, neither: int, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """First share minus second, of the same starts, with its interval: (difference, low, high).
+
+    Newcombe (1998), Stat. Med. 17, 2635, method 10: as for two samples, with the correlation of the pairs.
+    """
+    n = both + first_only + second_only + neither
+    hits = np.array([both + first_only, both + second_only])
+    low, high = wilson_interval(hits, n, confidence)
+    share = hits / n
+    # His continuity correction of the correlation, for positive ones.
+    product = both * neither - first_only * second_only
+    product = max(product - n / 2, 0) if product > 0 else product
+    margins = float(np.prod(hits * (n - hits), dtype=np.float64))
+    correlation = product / np.sqrt(margins) if margins > 0 else 0.0
+    difference = share[0] - share[1]
+    down, up = share - low, high - share
+    below = np.sqrt(max(down[0] ** 2 - 2 * correlation * down[0] * up[1] + up[1] ** 2, 0))
+    above = np.sqrt(max(up[0] ** 2 - 2 * correlation * up[0] * down[1] + down[1] ** 2, 0))
+    return float(difference), float(difference - below), float(difference + above)

@@ -1,0 +1,73 @@
+"""A real service in a process of its own, and plain requests to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PROJECT = Path(__file__).parent.parent
+
+
+class Reply(NamedTuple):
+    """An answer: status, headers and body."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Service(NamedTuple):
+    """A service that runs."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def get(self, path: str, **headers: str) -> Reply:
+        """The answer to a GET, whatever its status; in a header's name `_` stands for `-`."""
+        return self.request("GET", path, None, **headers)
+
+    def request(self, method: str, path: str, content: Any = None, **headers: str) -> Reply:
+        """The answer to a request; `content` is sent as JSON, or as it is if it is bytes."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        body = content if isinstance(content, bytes | None) else json.dumps(content).encode()
+        request = urllib.request.Request(
+            self.url + path, body, {"Content-Type": "application/json", **named}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return Reply(answer.status, answer.headers, answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Reply(error.code, error.headers, error.read())
+
+
+@contextmanager
+def serving(catalogue: Path | str, *options: str, **environment: str) -> Iterator[Service]:
+    """`enumerator serve` on a free port, until the block ends."""
+    command = [sys.executable, "-m", "cluster.cli", "serve", str(catalogue), "--port", "0", *options]
+    inherited = {name: value for name, value in os.environ.items() if name != "ENUMERATOR_TOKEN"}
+    process = subprocess.Popen(
+        command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, env={**inherited, **environment}
+    )
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        found = re.search(r"http://\S+:\d+", line)
+        assert found, line + process.stderr.read()
+        yield Service(found[0].replace("0.0.0.0", "127.0.0.1"), process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)

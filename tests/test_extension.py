@@ -1,0 +1,37 @@
+"""What the README tells contributors: an activation, constraint or dynamics is a class or stepper, and one line."""
+
+import numpy as np
+import pytest
+
+from cluster.inputs import check_settings, request
+from enumerator.activations import ACTIVATIONS
+from enumerator.activations.relu import Rectifier
+from enumerator.constraints import CONSTRAINTS
+from enumerator.constraints.normalized import Normalized
+from enumerator.dynamics import STEPPERS, gradient_flow
+from enumerator.problem import DYNAMICS
+from enumerator.solve import solve_shard
+
+CASES = [
+    ({"activation": "third"}, {"activation": "leaky_relu", "activation_slope": 1 / 3}),
+    ({"constraint": "unit"}, {"constraint": "normalized"}),
+    ({"dynamics": "stream"}, {"dynamics": "gradient-flow"}),
+]
+
+
+@pytest.mark.parametrize(("new", "known"), CASES, ids=["activation", "constraint", "dynamics"])
+def test_a_line_makes_it_known_to_campaign_files_and_solver(monkeypatch, new, known):
+    monkeypatch.setitem(ACTIVATIONS, "third", lambda: Rectifier(1 / 3))
+    monkeypatch.setitem(CONSTRAINTS, "unit", Normalized())
+    monkeypatch.setitem(STEPPERS, "stream", gradient_flow.stepper)
+    monkeypatch.setitem(DYNAMICS, "stream", ())
+    results = []
+    for setting in (new, known):
+        settings = {"students": 4, "teachers": 4, "dimension": 6, "starts": 24} | setting
+        check_settings(settings, "campaign.toml")
+        results.append(solve_shard(request(settings).campaign, 0, 24))
+    first, second = results
+    assert first.campaign.id != second.campaign.id
+    assert np.array_equal(first.starts.outcome, second.starts.outcome)
+    assert np.array_equal(first.starts.loss, second.starts.loss)
+    assert [point.loss for point in first.points] == [point.loss for point in second.points]

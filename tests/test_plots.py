@@ -1,0 +1,138 @@
+"""Figures show the numbers that the statistics give: read back from what was drawn."""
+
+import sys
+
+import matplotlib
+import matplotlib.figure
+import numpy as np
+import pytest
+from matplotlib.container import BarContainer
+from stand_ins import make_campaign, make_point, make_result, new_catalogue
+
+from cluster.cli import run_command
+from enumerator import plots
+from enumerator.errors import InputError
+from enumerator.plots.matrices import blocks
+from enumerator.plots.style import order_colours
+from enumerator.statistics import frequencies
+
+CAMPAIGNS = [make_campaign(students, 3) for students in (3, 4, 5, 6, 7)]
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory):
+    """Five widths; of 100 starts 90 - 10 k end at order 0, the rest at order 2, but two that are unfinished."""
+    atlas = new_catalogue(tmp_path_factory.mktemp("plots") / "atlas")
+    for k, campaign in enumerate(CAMPAIGNS):
+        atlas.register(campaign, 100, "cpu")
+        points = [
+            make_point(campaign.landscape, 0.0, anti_aligned=0),
+            make_point(campaign.landscape, 0.2, anti_aligned=2),
+        ]
+        ended = [0] * (90 - 10 * k) + [1] * (8 + 10 * k) + [-1] * 2
+        atlas.commit_shard(make_result(campaign, 0, 100, points, ended), 0, 100)
+    return atlas
+
+
+ONE = {"campaign": CAMPAIGNS[0].id}
+
+
+def test_bars_are_the_frequencies(atlas):
+    (axes,) = plots.orders(atlas, **ONE).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "2", "unfinished"]
+    (bars,) = [part for part in axes.containers if isinstance(part, BarContainer)]
+    table = frequencies(atlas, by="order", **ONE)
+    assert [bar.get_height() for bar in bars] == table["frequency"].to_pylist() == [0.9, 0.08, 0.02]
+    segments = bars.errorbar.lines[2][0].get_segments()
+    assert np.allclose(
+        [segment[:, 1] for segment in segments], np.column_stack([table["exact_low"], table["exact_high"]])
+    )
+
+
+def test_levels_are_dashed_lines_with_their_orders(atlas):
+    (axes,) = plots.losses(atlas, **ONE).axes
+    assert sorted(line.get_xdata()[0] for line in axes.lines) == [0.0, 0.2]
+    assert [text.get_text() for text in axes.texts] == ["0", "2"]
+
+
+@pytest.mark.parametrize("draw", [plots.losses, plots.flow_times])
+def test_histograms_hold_every_start(atlas, draw):
+    """The patches are filled steps: their areas in units of a bin add up to one."""
+    (axes,) = draw(atlas, **ONE).axes
+    filled = [patch for patch in axes.patches if getattr(patch, "_fill", False)]
+    assert sum((patch.get_data().values - patch.get_data().baseline).sum() for patch in filled) == pytest.approx(1)
+
+
+def test_accumulation_ends_at_what_was_found(atlas):
+    (axes,) = plots.accumulation(atlas, **ONE).axes
+    assert {float(line.get_ydata()[-1]) for line in axes.lines} == {2.0}
+
+
+def test_trend_has_a_point_for_each_width_and_the_reference(atlas):
+    reference = frequencies(atlas, **ONE).slice(0, 1).select(["students"])
+    for name in ("value", "low", "high"):
+        reference = reference.append_column(name, [[0.5]])
+    (axes,) = plots.trend(atlas, reference=reference, reference_name="elsewhere").axes
+    points = [part.lines[0].get_ydata().tolist() for part in axes.containers]
+    assert points == [[0.9], [0.8], [0.7], [0.6], [0.5], [0.5]]
+    assert "elsewhere" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_spectra_and_overlaps_show_what_is_stored(atlas):
+    row = atlas.minima(**ONE, sort="loss").to_pylist()[1]
+    drawn = plots.overlaps(atlas, row["label"])
+    shown = [axes.images[0].get_array() for axes in drawn.axes if axes.images]
+    assert np.array_equal(shown[0].ravel(), row["Q"]) and np.array_equal(shown[1].ravel(), row["R"])
+    (axes,) = plots.spectra(atlas, **ONE).axes
+    drawn_values = sorted(segment[0, 0] for part in axes.collections for segment in part.get_segments())
+    stored = sorted(value for entry in atlas.minima(**ONE).to_pylist() for value in entry["hessian_spectrum"])
+    assert np.allclose(drawn_values, stored)
+
+
+def test_blocks_of_a_family():
+    """Two anti-aligned students of five: one line in each."""
+    R = 0.1 * np.ones((5, 5)) + 0.9 * np.eye(5)
+    R[:2] = 0.05
+    R[[0, 1], [0, 1]] = -0.7
+    Q = R @ R.T
+    assert blocks(Q, R) == ([2], [2])
+    assert blocks(np.eye(3), np.eye(3)) == ([], [])
+
+
+def test_colours_differ_in_grey_too():
+    """Neighbouring orders differ in lightness, and no colour is so light that paper swallows it."""
+    colours = np.array(list(order_colours(list(range(8))).values()))[:, :3]
+    grey = colours @ [0.299, 0.587, 0.114]
+    assert np.diff(grey).min() > 0.015 and grey.max() < 0.8
+
+
+def test_several_samples_are_refused(atlas):
+    with pytest.raises(InputError, match=r"expected starts of one landscape, dynamics and initial law, got 5 kinds"):
+        plots.losses(atlas)
+
+
+def test_all_figures_from_the_command(atlas, tmp_path, capsys):
+    assert (
+        run_command(["plot", atlas.store.address, "-o", str(tmp_path / "out"), "--students", "3", "--kind", "svg"]) == 0
+    )
+    names = {line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()}
+    assert {
+        "losses.svg",
+        "orders.svg",
+        "flow-times.svg",
+        "accumulation.svg",
+        "spectra.svg",
+        "stopped-early.svg",
+    } < names
+    assert names == {path.name for path in (tmp_path / "out").rglob("*.svg")}
+    assert run_command(["plot", atlas.store.address, "-o", str(tmp_path / "out"), "--students", "9"]) == 2
+    assert capsys.readouterr().err == "error: no starts selected: there is nothing to draw.\n"
+    assert run_command(["plot", atlas.store.address, "-o", "x", "--kind", "bmp"]) == 2
+
+
+def test_figures_leave_nothing_behind(atlas):
+    matplotlib.use("agg")
+    before = matplotlib.rcParams.copy()
+    assert isinstance(plots.orders(atlas, **ONE), matplotlib.figure.Figure)
+    assert matplotlib.rcParams == before
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()

@@ -1,0 +1,138 @@
+"""What was not seen, against scikit-bio, published examples, and made-up landscapes with known truth."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from skbio.diversity import alpha
+
+from enumerator.errors import InputError
+from enumerator.statistics import missing_mass, new_minima, rarefaction, richness
+
+# Numbers of minima hit once, twice, ... become hits.
+MANY = np.repeat([1, 2, 3, 4, 5, 9, 20, 100], [30, 18, 11, 7, 5, 4, 3, 2])
+
+
+def test_missing_mass_is_turings():
+    assert missing_mass(MANY, MANY.sum()).estimate == pytest.approx(1 - alpha.goods_coverage(MANY))
+
+
+def test_interval_solves_its_own_equation():
+    """At both ends the estimate is z of Esty's standard errors away, the mass standing in for the estimate."""
+    starts = int(MANY.sum())
+    found = missing_mass(MANY, starts)
+    for end in (found.low, found.high):
+        variance = (end * starts * (1 - end) + 2 * 18) / starts**2
+        assert abs(end - found.estimate) / math.sqrt(variance) == pytest.approx(stats.norm.isf(0.025))
+
+
+def test_interval_tends_to_estys():
+    """scikit-bio's interval of Esty (1983), where hits are many."""
+    hits = np.repeat(MANY, 200)
+    found = missing_mass(hits, int(hits.sum()))
+    low, high = alpha.esty_ci(hits)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("hits", "starts", "reason"),
+    [
+        ([100, 50, 3, 2, 1], 156, "2 minima were hit once or twice, 20 are needed"),
+        (np.ones(60), 70, "all but 10 starts ended in minima hit once"),
+        ([], 1000, "0 minima were hit once or twice"),
+    ],
+)
+def test_no_interval_where_none_is_valid(hits, starts, reason):
+    found = missing_mass(hits, starts)
+    assert (found.low, found.high) == (None, None)
+    assert reason in found.reason
+    assert found.estimate == pytest.approx((np.asarray(hits) == 1).sum() / starts)
+
+
+def test_bound_is_the_exact_one_sided_one():
+    """3 of 100 held-out starts were new: at the bound, 3 or fewer have a probability of 5%; the rule of three at 0."""
+    bound = missing_mass([50, 47, 1, 1, 1], 200, held_out=(100, 3)).bound
+    assert stats.binom.cdf(3, 100, bound) == pytest.approx(0.05)
+    assert missing_mass([200], 200, held_out=(100, 0)).bound == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert missing_mass([200], 200).bound is None
+
+
+@pytest.mark.parametrize("hits", [MANY, [5, 3, 1, 1], [4, 2, 2], [1, 1, 1], [1, 7], [2, 1, 1, 1, 1, 9]])
+def test_chao1_is_that_of_scikit_bio(hits):
+    hits = np.asarray(hits)
+    found = richness(hits, int(hits.sum()), confidence=1 - 2 * stats.norm.sf(1.96))
+    assert found.chao1 == pytest.approx(alpha.chao1(hits))
+    if (hits == 1).sum() > 1:
+        assert (found.chao1_low, found.chao1_high) == pytest.approx(alpha.chao1_ci(hits))
+    else:
+        assert found.chao1 == found.chao1_low == found.chao1_high == len(hits)
+
+
+def test_ichao1_by_hand():
+    """Chiu et al. (2014), eq. 6, on f = (20, 10, 6, 3), n = 92, in fractions."""
+    hits = np.repeat([1, 2, 3, 4, 11], [20, 10, 6, 3, 2])
+    n = int(hits.sum())
+    assert n == 92
+    chao1 = len(hits) + 20 * 19 / (2 * 11)
+    extra = 89 / (4 * 92) * 6 / 3 * (20 - 89 / (2 * 91) * 10 * 6 / 3)
+    assert richness(hits, n).ichao1 == pytest.approx(chao1 + extra)
+
+
+def test_lower_bounds_stay_below_the_truth():
+    """400 equal minima: Chao1 is unbiased there, and iChao1 above it; elsewhere both are below the truth."""
+    generator = np.random.default_rng(0)
+    shares = np.arange(1, 401) ** -1.0
+    found = [richness(generator.multinomial(1000, shares / shares.sum()), 1000) for _ in range(300)]
+    assert np.mean([one.observed for one in found]) < np.mean([one.chao1 for one in found]) < 400
+    assert np.mean([one.chao1 for one in found]) < np.mean([one.ichao1 for one in found]) < 400
+    assert np.mean([one.chao1_low <= 400 for one in found]) > 0.99
+
+
+def test_rarefaction_is_the_hypergeometric_expectation():
+    hits, starts = np.array([50, 30, 10, 5, 2, 1, 1]), 120
+    sizes = [0, 1, 7, 60, 119, 120]
+    curve = rarefaction(hits, starts, sizes)["minima"].to_numpy()
+    expected = [sum(1 - stats.hypergeom.pmf(0, starts, k, size) for k in hits) for size in sizes]
+    assert np.allclose(curve, expected, rtol=1e-9, atol=1e-12)
+    assert curve[-1] == len(hits)
+    # One start ends in a minimum with the share of those that did.
+    assert curve[1] == pytest.approx(99 / 120)
+
+
+def test_rarefaction_of_draws():
+    """Against drawing without replacement, 4,000 times."""
+    hits, generator = np.array([40, 25, 10, 3, 1, 1]), np.random.default_rng(0)
+    drawn = generator.multivariate_hypergeometric(hits, 20, size=4000)
+    found = rarefaction(hits, 80, [20])["minima"][0].as_py()
+    assert found == pytest.approx((drawn > 0).sum(axis=1).mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("more", [100, 500, 1000, 3000])
+def test_new_minima_are_as_many_as_come(more):
+    """On average, over draws, the prediction is what is found, within a fifth; and its interval holds what is found."""
+    generator = np.random.default_rng(more)
+    shares = np.arange(1, 1001) ** -1.2
+    shares /= shares.sum()
+    predicted, came, held = [], [], []
+    for _ in range(400):
+        hits = generator.multinomial(1000, shares)
+        found = new_minima(hits, 1000, more)
+        new = int(((generator.multinomial(more, shares) > 0) & (hits == 0)).sum())
+        predicted.append(found.expected)
+        came.append(new)
+        held.append(found.low <= new <= found.high)
+    assert np.mean(predicted) == pytest.approx(np.mean(came), rel=0.2 if more > 1000 else 0.05)
+    assert np.mean(held) > 0.9
+
+
+def test_new_minima_knows_its_limit():
+    found = new_minima([5, 3, 1, 1], 100, 1000)
+    assert found.limit == int(100 * math.log(100)) and found.expected is None and found.high is None
+    assert new_minima([5, 3, 1, 1], 100, 0).expected == 0
+
+
+@pytest.mark.parametrize("call", [missing_mass, richness])
+def test_more_hits_than_starts_are_refused(call):
+    with pytest.raises(InputError, match="`starts` must be at least"):
+        call([5, 6], 10)
