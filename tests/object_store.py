@@ -83,24 +83,33 @@ def object_store() -> Iterator[int]:
 class FailingProxy(ThreadingHTTPServer):
     """Passes requests on to a store, but for a part of them that fails in one of three ways.
 
-    `busy`: answered 503; `cut`: the connection is cut and the store never sees the request; `lost`: the store does what
-    it is asked to, and the connection is cut before the answer.
+    `lost`: the store does what it is asked to, and the connection is cut before the answer; `busy`: answered 503;
+    `cut`: the connection is cut and the store never sees the request. Of each 1/rate requests of a method one fails, at
+    a random place, in these three ways in turn: no run gets by without a lost write.
     """
 
     daemon_threads = True
 
     def __init__(self, store: int, rate: float, seed: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.store, self.rate, self.failures = store, rate, Counter[str]()
-        self._chance = random.Random(seed)
+        self.store, self.failures = store, Counter[str]()
+        self._block, self._chance, self._lock = round(1 / rate), random.Random(seed), threading.Lock()
+        self._counted, self._failing = Counter[str](), dict[str, int]()
 
     @property
     def port(self) -> int:
         return self.server_address[1]
 
-    def fate(self) -> str:
-        """What happens to the next request."""
-        return self._chance.choice(["busy", "cut", "lost"]) if self._chance.random() < self.rate else "passed"
+    def fate(self, method: str) -> str:
+        """What happens to the next request of a method."""
+        with self._lock:
+            block, place = divmod(self._counted[method], self._block)
+            self._counted[method] += 1
+            if place == 0:
+                self._failing[method] = self._chance.randrange(self._block)
+            fate = ("lost", "busy", "cut")[block % 3] if place == self._failing[method] else "passed"
+            self.failures[f"{fate} {method}"] += 1
+            return fate
 
     def handle_error(self, *_: object) -> None:
         """Clients that go away are no news."""
@@ -112,8 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fate = self.server.fate()
-        self.server.failures[f"{fate} {self.command}"] += 1
+        fate = self.server.fate(self.command)
         if fate == "cut":
             self._cut()
             return
