@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,12 @@ from cluster.output import choose_format, write_table
 from cluster.progress import Parts, duration_text
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
-from enumerator.identify import Identification, identify, overlaps_of_weights
 from enumerator.problem import Landscape
 from enumerator.query import quoted
 from enumerator.records import from_table, landscape_from_row
-from enumerator.repair import repair
-from enumerator.replay import replay
-from enumerator.verification import verify
+
+if TYPE_CHECKING:
+    from enumerator.identify import Identification
 
 # Teacher overlaps of a file agree with those of a landscape within this, over the largest: they come out of a product
 # of weights with up to a million dimensions, in single precision maybe.
@@ -52,6 +51,9 @@ def _verify(
     output: OutputOption = None,
 ) -> None:
     """Recompute and check everything that is stored; print every disagreement. Exit code 1 if any is (left)."""
+    from enumerator.repair import repair
+    from enumerator.verification import verify
+
     format = choose_format(format, output)
     if sample < 0 or seed < 0:
         raise InputError(f"`--sample` and `--seed` must be 0 or more, got {sample} and {seed}.")
@@ -98,6 +100,8 @@ def _replay(
     output: OutputOption = None,
 ) -> None:
     """Follow one start again: evaluations, flow time, loss and gradient norm of each step, and Q and R with -o FILE."""
+    from enumerator.replay import replay
+
     format = choose_format(format, output)
     atlas = Catalogue(catalogue)
     wanted = atlas.campaign(campaign)
@@ -130,6 +134,8 @@ def _identify(
     output: OutputOption = None,
 ) -> None:
     """Which minimum are weights at, or near, how far away, and where does the gradient flow take them?"""
+    from enumerator.identify import identify
+
     format = choose_format(format, output)
     if landscape is not None and (students is not None or teachers is not None):
         raise InputError("give `--landscape`, or `--students` and `--teachers`, not both.")
@@ -198,6 +204,8 @@ Overlaps = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] |
 
 def _read_overlaps(atlas: Catalogue, file: Path, landscape: Landscape | None) -> Overlaps:
     """Q, R and, if the file has teachers, T; the teachers of weights alone are those of the landscape."""
+    from enumerator.identify import overlaps_of_weights
+
     what = "weights (K, d) in a .npy file, or W and V, or Q and R, in a .npz file"
     content = load_numpy(file, what)
     if isinstance(content, np.ndarray):

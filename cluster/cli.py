@@ -21,10 +21,9 @@ from cluster.progress import DISPLAYS, check_display
 from enumerator.activations import ACTIVATIONS
 from enumerator.catalogue import Catalogue
 from enumerator.constraints import CONSTRAINTS
-from enumerator.early_stops import early_stops
 from enumerator.errors import CatalogueError, InputError
 from enumerator.problem import DYNAMICS, SECOND_LAYER_LAWS, SECOND_LAYERS
-from enumerator.watch import FLOW_TIMES, GRADIENT_NORMS
+from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
 
 if TYPE_CHECKING:
     from cluster.driver import RunSummary
@@ -255,6 +254,8 @@ def early(
     `stopped` counts the starts at the stop, `hits` where they end, each with its share of all starts and a 95%
     interval; those with a loss near zero stand apart.
     """
+    from enumerator.early_stops import early_stops
+
     choose_format(format, output)
     write_table(early_stops(Catalogue(catalogue), campaign, gradient_norm, flow_time), None, format, output)
 

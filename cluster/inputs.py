@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -20,7 +19,6 @@ from pyarrow import feather, parquet
 
 from enumerator.activations import ACTIVATIONS
 from enumerator.constraints import CONSTRAINTS
-from enumerator.dynamics import check_solvable
 from enumerator.errors import InputError
 from enumerator.problem import DYNAMICS, Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.tables import campaign_file_schema
@@ -54,6 +52,8 @@ def read_campaign_file(path: Path) -> dict[str, Any]:
 
 def check_settings(settings: dict[str, Any], source: str) -> None:
     """Raise InputError for the first setting that schemas/campaign.json does not allow; `source` names the file."""
+    from jsonschema import Draft202012Validator
+
     schema = campaign_file_schema()
     known = {"": schema["properties"], "tolerances": schema["properties"]["tolerances"]["properties"]}
     for place, names in known.items():
@@ -63,7 +63,7 @@ def check_settings(settings: dict[str, Any], source: str) -> None:
                 close = difflib.get_close_matches(name, names, n=1)
                 advice = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}."
                 raise InputError(f"{source}: unknown setting `{place + '.' if place else ''}{name}`: {advice}")
-    for error in jsonschema.Draft202012Validator(schema).iter_errors(settings):
+    for error in Draft202012Validator(schema).iter_errors(settings):
         # What may stand in options instead is checked where all come together.
         if error.validator != "required":
             place = ".".join(map(str, error.absolute_path))
@@ -76,6 +76,8 @@ def check_settings(settings: dict[str, Any], source: str) -> None:
 
 def request(settings: dict[str, Any]) -> Request:
     """The campaign that the settings of schemas/campaign.json describe. Raises InputError."""
+    from enumerator.dynamics import check_solvable
+
     settings = dict(settings)
     for name in ("students", "teachers"):
         if name not in settings:

@@ -5,27 +5,30 @@
     atlas = en.Catalogue("atlas")
     atlas.minima(students=17)
 
-Importing this package turns on 64-bit numbers in JAX: nothing that it computes is right without.
+Importing this package turns on 64-bit numbers in JAX: nothing that it computes is right without. JAX itself, as the
+rest, loads when it is first needed: reading a catalogue does not.
 """
 
-import importlib
+import os
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import jax
-
-jax.config.update("jax_enable_x64", True)
-
-# After the setting above, which must come before any array.
-from enumerator.errors import CatalogueError, EnumeratorError, InputError, SolverError  # noqa: E402
-from enumerator.loss import population_loss  # noqa: E402
-from enumerator.overlaps import Overlaps  # noqa: E402
-from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances  # noqa: E402
+from enumerator.errors import CatalogueError, EnumeratorError, InputError, SolverError
+from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 
 if TYPE_CHECKING:
     from enumerator import plots, statistics
     from enumerator.catalogue import Catalogue
     from enumerator.client import connect
     from enumerator.enumeration import Enumeration, enumerate_minima
+    from enumerator.loss import population_loss
+    from enumerator.overlaps import Overlaps
+
+# JAX reads this when it loads, and its own setting after that.
+os.environ["JAX_ENABLE_X64"] = "1"
+if "jax" in sys.modules:
+    sys.modules["jax"].config.update("jax_enable_x64", True)
 
 __all__ = [
     "Campaign",
@@ -48,20 +51,21 @@ __all__ = [
 ]
 
 
+# Where the names above are found that are not here yet.
+_MODULES = {
+    "Catalogue": "catalogue",
+    "Enumeration": "enumeration",
+    "Overlaps": "overlaps",
+    "connect": "client",
+    "enumerate_minima": "enumeration",
+    "population_loss": "loss",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Catalogue and tables load when first used: the numerical core works without DuckDB and Delta Lake."""
-    if name == "Catalogue":
-        from enumerator.catalogue import Catalogue
-
-        return Catalogue
-    if name == "connect":
-        from enumerator.client import connect
-
-        return connect
-    if name in ("Enumeration", "enumerate_minima"):
-        from enumerator import enumeration
-
-        return getattr(enumeration, name)
+    """Load what is first used."""
     if name in ("statistics", "plots"):
-        return importlib.import_module(f"enumerator.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return import_module(f"enumerator.{name}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"enumerator.{_MODULES[name]}"), name)

@@ -12,22 +12,14 @@ from numpy.typing import NDArray
 from enumerator.collapse import NEAR, collapsed, loss_falls, nearest_member, possible_groups
 from enumerator.curvature import lifted_distance, manifold_newton, possible_lifts
 from enumerator.distinct import PointsByLoss, canonical, match_points
-from enumerator.effective import groups_of, has_zero_loss, merged_student, zero_loss_network
+from enumerator.effective import groups_of, merged_student, zero_loss_network
 from enumerator.loss import as_numpy
 from enumerator.newton import compiled_polish, nearest_stationary
+from enumerator.points import FLAT_MINIMUM, SADDLE, StationaryPoint, has_zero_loss
 from enumerator.problem import Campaign, Landscape
 from enumerator.recognition import Recogniser, loss_window
 from enumerator.second_layer import Student, normal_form
-from enumerator.stability import (
-    FLAT_MINIMUM,
-    SADDLE,
-    StationaryPoint,
-    certified_radius,
-    examine,
-    largest_reach,
-    network_of,
-    stays_merged,
-)
+from enumerator.stability import certified_radius, examine, largest_reach, network_of, stays_merged
 
 # From weights (K, r + p), and signs of a trained second layer, to a stationary point, and the gradient norm there.
 Method = Callable[[Landscape, NDArray[np.float64], NDArray[np.float64] | None], tuple[NDArray[np.float64], float]]

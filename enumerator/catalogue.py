@@ -12,13 +12,12 @@ import pyarrow as pa
 
 from enumerator import records
 from enumerator.campaign_table import STATUSES, CampaignTable
-from enumerator.distinct import match_points
 from enumerator.errors import InputError, SolverError
-from enumerator.point_table import KnownPoint, Matcher, PointTable, candidate
+from enumerator.point_table import KnownPoint, Matcher, PointTable, candidate, same_points
+from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign
 from enumerator.query import nearest, quoted, run
 from enumerator.selection import Selection, select
-from enumerator.stability import StationaryPoint
 from enumerator.start_table import StartTable
 from enumerator.starts import Outcome, ShardResult
 from enumerator.store import Store
@@ -61,7 +60,7 @@ class Catalogue:
         *,
         create: bool = False,
         storage_options: dict[str, str] | None = None,
-        matcher: Matcher = match_points,
+        matcher: Matcher = same_points,
     ) -> None:
         self.store = Store(path, create, storage_options)
         self.campaign_table = CampaignTable(self.store)

@@ -17,11 +17,11 @@ import numpy as np
 
 from enumerator.colouring import Permutation
 from enumerator.curvature import lifted_distance, manifold_newton
-from enumerator.effective import Network, has_zero_loss
 from enumerator.loss import as_numpy
 from enumerator.newton import compiled_polish
+from enumerator.points import Network, StationaryPoint, has_zero_loss
 from enumerator.problem import Landscape
-from enumerator.stability import StationaryPoint, geodesic_ball, hessian_lipschitz
+from enumerator.stability import geodesic_ball, hessian_lipschitz
 from enumerator.symmetry import Answer, automorphism_order, canonical_form, match, orbit_size_log10
 
 # All in units of the largest squared norm of a teacher, so that no answer depends on the unit of length.

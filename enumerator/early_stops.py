@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-from scipy.stats import binomtest
 
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.query import quoted
-from enumerator.watch import FLOW_TIMES, GRADIENT_NORMS
+from enumerator.statistics.intervals import wilson_interval
+from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
 
 # A loss below this part of the largest squared norm of a teacher is reported as the global minimum: at a
 # gradient norm of 1e-3 merging students still have 1e-5, spurious minima above 1e-3 up to 300 teachers.
@@ -85,11 +85,10 @@ def _position(gradient_norm: float | None, flow_time: float | None) -> int:
 def _with_intervals(row: dict[str, Any], total: int) -> dict[str, Any]:
     result = dict(row)
     for count, prefix in (("stopped", "stopped_"), ("hits", "")):
-        test = binomtest(row[count], total)
-        interval = test.proportion_ci(method="wilson")
+        low, high = wilson_interval(row[count], total)
         result |= {
             f"{prefix}frequency": row[count] / total,
-            f"{prefix}low": float(interval.low),
-            f"{prefix}high": float(interval.high),
+            f"{prefix}low": float(low),
+            f"{prefix}high": float(high),
         }
     return result

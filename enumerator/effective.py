@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from enumerator.activations.base import Activation
 from enumerator.loss import one_sided_derivative, one_sided_gradient
+from enumerator.points import Network
 from enumerator.problem import Landscape
 
 # Two neurons of a polished stationary point are parallel, and one is dead, below this angle and
 # norm over that of the teachers: far above the rounding of a polished point (1e-10), far below any angle between two
 # neurons of an isolated minimum (no two of these come closer than 0.1 in the published ones).
 PARALLEL = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A student in the span of the teachers: reduced weights W (K, r + p), overlaps Q (K, K) and R (K, M), its loss.
-
-    `second_layer_weights` (K,) are +-1 where the second layer is trained, and None where it is fixed.
-    """
-
-    landscape: Landscape
-    W: NDArray[np.float64]
-    Q: NDArray[np.float64]
-    R: NDArray[np.float64]
-    loss: float
-    second_layer_weights: NDArray[np.float64] | None
-
-    @property
-    def norms(self) -> NDArray[np.float64]:
-        """Norms of the students (K,)."""
-        return np.linalg.norm(self.W, axis=1)
-
-    @property
-    def scale_directions(self) -> int:
-        """Directions in which scale moves between the layers of a neuron, at no loss: one each if both are trained."""
-        return 0 if self.second_layer_weights is None else len(self.W)
-
-    @property
-    def coloured(self) -> NDArray[np.float64]:
-        """Q with its diagonal negative for neurons of negative weight: what symmetry tells apart."""
-        if self.second_layer_weights is None:
-            return self.Q
-        return self.Q - np.diag(np.where(self.second_layer_weights < 0, 2 * np.diag(self.Q), 0.0))
-
-    @property
-    def teacher_norms(self) -> NDArray[np.float64]:
-        """Norms of the teachers (M,)."""
-        return np.sqrt(np.diag(self.landscape.T))
-
-
-# A loss below this part of the largest squared norm of a teacher is zero up to rounding (1e-15 per pair of neurons).
-ZERO_LOSS = 1e-12
-
-
-def has_zero_loss(loss: float, landscape: Landscape) -> bool:
-    """Whether a student of this loss is the teacher: all such stationary points of a landscape are one class."""
-    return loss <= ZERO_LOSS * landscape.overlap_scale
 
 
 def groups_of(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL) -> NDArray[np.intp]:

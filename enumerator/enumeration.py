@@ -13,9 +13,9 @@ from enumerator import records
 from enumerator.dynamics import check_solvable
 from enumerator.follow import follow_shard
 from enumerator.labels import point_id, point_label
+from enumerator.points import SADDLE
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 from enumerator.selection import output_schema
-from enumerator.stability import SADDLE
 from enumerator.starts import ShardResult
 
 

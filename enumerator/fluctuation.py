@@ -18,7 +18,7 @@ from enumerator.problem import Campaign, InitialLaw
 from enumerator.recognition import Recogniser, distance_to
 from enumerator.solve import solve_starts
 from enumerator.starts import Outcome, ShardResult, StartRows, shard_result
-from enumerator.watch import STOPS
+from enumerator.stops import STOPS
 
 # Weights are averaged over the last fifth of a run. The first four fifths let the start be forgotten: a mode that
 # relaxes at the rate h is left with exp(-0.8 h t) of it. An average is worth several times the slowest relaxation

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.fluctuation import solve_sgd
 from enumerator.problem import Campaign
 from enumerator.solve import BatchShape, solve_starts
 from enumerator.starts import ShardResult
@@ -21,6 +20,8 @@ def follow_starts(
 ) -> ShardResult:
     """The starts with these indices (n,): see `solve_starts`, and `solve_sgd` for one-pass SGD."""
     if campaign.dynamics.is_noisy:
+        from enumerator.fluctuation import solve_sgd  # networks of flax, which no other dynamics needs
+
         return solve_sgd(campaign, indices, progress)
     return solve_starts(campaign, indices, shape, progress)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from enumerator.effective import has_zero_loss
+from enumerator.points import has_zero_loss
 from enumerator.problem import Landscape, digest
 
 # A label shows at least six digits, the precision of published tables, and at most twelve: beyond

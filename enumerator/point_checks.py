@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from enumerator.distinct import SYMMETRIC, teacher_automorphisms
-from enumerator.effective import ZERO_LOSS
+from enumerator.points import FLAT_MINIMUM, MINIMUM, SADDLE, UNDECIDED, ZERO_LOSS, StationaryPoint
 from enumerator.problem import Landscape, Tolerances
 from enumerator.recomputation import (
     Recomputed,
@@ -21,7 +21,6 @@ from enumerator.recomputation import (
     precise_loss,
     recompute,
 )
-from enumerator.stability import FLAT_MINIMUM, MINIMUM, SADDLE, UNDECIDED, StationaryPoint
 from enumerator.symmetry import canonical_form, orbit_size_log10
 
 # Over the largest squared norm of a teacher. The loss is a sum of (K + M)^2 kernels, each off by one

@@ -10,13 +10,20 @@ from deltalake import DeltaTable
 
 from enumerator import records
 from enumerator.labels import point_id, point_label
+from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, Landscape
 from enumerator.query import one_of, quoted
-from enumerator.stability import StationaryPoint
 from enumerator.store import Store
 
 # (new, known) -> for each new point the position of the same point in `known`, or -1.
 Matcher = Callable[[list[StationaryPoint], list[StationaryPoint]], list[int]]
+
+
+def same_points(new: list[StationaryPoint], known: list[StationaryPoint]) -> list[int]:
+    """The matcher of every real catalogue, `enumerator.distinct.match_points`; loaded when there is what to match."""
+    from enumerator.distinct import match_points
+
+    return match_points(new, known)
 
 
 class KnownPoint(NamedTuple):

@@ -11,15 +11,13 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.activations import ACTIVATIONS, activation_named
-from enumerator.activations.base import Activation
-from enumerator.constraints import CONSTRAINTS
-from enumerator.equations import Equations
+from enumerator.activations import ACTIVATIONS, activation_named, check_slope
+from enumerator.constraints import CONSTRAINTS, constraint_named
 from enumerator.errors import InputError
 from enumerator.validation import (
     check_choice,
@@ -29,6 +27,10 @@ from enumerator.validation import (
     check_teacher_overlaps,
     gram_factor,
 )
+
+if TYPE_CHECKING:
+    from enumerator.activations.base import Activation
+    from enumerator.equations import Equations
 
 SECOND_LAYERS = ("fixed", "trained")
 # With the settings that each must have.
@@ -86,7 +88,7 @@ class Landscape:
         check_choice("second_layer", self.second_layer, SECOND_LAYERS)
         if self.activation_slope is not None:
             _set(self, "activation_slope", check_number("activation_slope", self.activation_slope))
-        activation_named(self.activation, self.activation_slope)
+        check_slope(self.activation, self.activation_slope)
 
     @property
     def g(self) -> Activation:
@@ -96,7 +98,9 @@ class Landscape:
     @property
     def equations(self) -> Equations:
         """The activation, the manifold of the students, and whether the second layer is trained."""
-        return Equations(self.g, CONSTRAINTS[self.constraint], self.second_layer == "trained")
+        from enumerator.equations import Equations
+
+        return Equations(self.g, constraint_named(self.constraint), self.second_layer == "trained")
 
     @property
     def merges(self) -> bool:

@@ -8,9 +8,8 @@ from scipy.optimize import linear_sum_assignment
 
 from enumerator.collapse import nearest_member
 from enumerator.curvature import lifted_distance
-from enumerator.effective import has_zero_loss
+from enumerator.points import StationaryPoint, has_zero_loss
 from enumerator.problem import Landscape
-from enumerator.stability import StationaryPoint
 from enumerator.symmetry import interchangeable_teachers
 
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from enumerator.errors import CatalogueError, SolverError
+from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, Landscape
-from enumerator.stability import StationaryPoint
 from enumerator.starts import Lingering, Outcome, ShardResult
 from enumerator.tables import table_schema
 

@@ -21,10 +21,11 @@ from enumerator.catalogue import Catalogue
 from enumerator.distinct import canonical
 from enumerator.errors import EnumeratorError
 from enumerator.point_checks import Disagreement, check_point
+from enumerator.points import SADDLE
 from enumerator.problem import Landscape, Tolerances
 from enumerator.query import quoted
 from enumerator.snapshot import Snapshot
-from enumerator.stability import SADDLE, examine
+from enumerator.stability import examine
 from enumerator.start_checks import OVERLAPS, REPLAYED, doubled_starts, start_of, wrong_starts
 from enumerator.tables import table_schema
 from enumerator.verification import SAME_POINT, Progress, disagreements_table, find_disagreements, shows_its_loss

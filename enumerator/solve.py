@@ -22,7 +22,8 @@ from enumerator.loss import fast_loss, teacher_constant
 from enumerator.problem import Campaign, Dynamics, Tolerances
 from enumerator.sampling import initial_weights, lane_width, start_classes
 from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, orders_of_long_students, shard_result
-from enumerator.watch import STOPS, WatchedLane, watch, watched_tick
+from enumerator.stops import STOPS
+from enumerator.watch import WatchedLane, watch, watched_tick
 
 __all__ = ["BatchShape", "Outcome", "ShardResult", "basins_in_hand", "batch_shape", "solve_shard", "solve_starts"]
 

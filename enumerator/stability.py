@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,72 +11,19 @@ from numpy.typing import NDArray
 
 from enumerator.activations.base import Activation
 from enumerator.curvature import curvature_of
-from enumerator.effective import Network, dead_stay, has_zero_loss, reduced
+from enumerator.effective import dead_stay, reduced
 from enumerator.loss import as_numpy, compiled_hessian, compiled_perpendicular, exact_loss
+from enumerator.points import (
+    FLAT_MINIMUM,
+    MINIMUM,
+    SADDLE,
+    UNDECIDED,
+    Network,
+    StationaryPoint,
+    has_zero_loss,
+    orders_of,
+)
 from enumerator.problem import Landscape, Tolerances
-
-MINIMUM, FLAT_MINIMUM, UNDECIDED, SADDLE = "minimum", "flat-minimum", "undecided", "saddle"
-
-# A student's cosine of largest magnitude counts as positive when a positive one comes this close
-# (design, section 4): ties occur by symmetry, and rounding must not break them.
-TIE = 1e-9
-
-
-@dataclass(frozen=True, eq=False)
-class StationaryPoint(Network):
-    """A stationary point of an effective network in the span of the teachers, with its second-order verdicts.
-
-    W (K_eff, r + p) are reduced weights in the basis of `landscape.teacher_factor` and p dimensions beyond, see
-    `curvature`; Q (K_eff, K_eff) and
-    R (K_eff, M) its overlaps. `radius` is the Frobenius distance within which the gradient flow, in
-    any dimension, provably ends here (0 where nothing is proven).
-    """
-
-    gradient_norm: float
-    verdict: str
-    verdict_above: str
-    anti_aligned: int | None
-    effective_students: int
-    hessian_min: float
-    hessian_max: float
-    hessian_spectrum: NDArray[np.float64]
-    perpendicular_min: float
-    perpendicular_spectrum: NDArray[np.float64]
-    flat_dimension: int
-    splitting_min: float | None
-    splitting_min_perpendicular: float | None
-    radius: float
-    isotropy: str | None = None
-    orbit_size_log10: float | None = None
-    family: str | None = None
-
-    @property
-    def is_degenerate(self) -> bool:
-        """Whether a direction is flat beside those of scale."""
-        return self.flat_dimension > self.scale_directions
-
-    @property
-    def is_isolated(self) -> bool:
-        """Whether this is a minimum of a student without further neurons, and no direction but scale is flat."""
-        whole = len(self.W) == self.landscape.students
-        return whole and not self.is_degenerate and self.verdict in (MINIMUM, FLAT_MINIMUM)
-
-
-def anti_aligned(R: NDArray[np.float64]) -> NDArray[np.int64]:
-    """k1: the students whose entry of largest magnitude in R, cosines with orthogonal teachers, is negative.
-
-    (*n,) numbers for R (*n, K, M). A student of zero overlaps is none of them.
-    """
-    scale = np.abs(R).max(axis=-1, initial=0.0)
-    return np.count_nonzero(R.max(axis=-1, initial=-np.inf) < (1 - TIE) * scale, axis=-1)
-
-
-def orders_of(R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.int64] | None:
-    """`anti_aligned` of students with teacher overlaps R (*n, K, M); None unless T is diagonal and a = a* = 1."""
-    if not landscape.has_orders:
-        return None
-    # Each column by its teacher's norm: cosines up to a factor per student.
-    return anti_aligned(R / np.where(landscape.teacher_norms > 0, landscape.teacher_norms, np.inf))
 
 
 def _sign_verdict(smallest: float, largest: float, definite: float) -> str:

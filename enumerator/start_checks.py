@@ -15,13 +15,13 @@ from enumerator.distinct import match_points
 from enumerator.errors import EnumeratorError
 from enumerator.follow import follow_starts
 from enumerator.point_checks import Disagreement
+from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, Landscape
 from enumerator.query import quoted
 from enumerator.recomputation import loss_of
 from enumerator.records import OUTCOMES, from_table
 from enumerator.snapshot import Snapshot
-from enumerator.stability import StationaryPoint
-from enumerator.watch import STOPS
+from enumerator.stops import STOPS
 
 # By landscapes that could be read, their points that could be read, by their ids.
 Points = dict[str, dict[str, StationaryPoint]]

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from enumerator.points import StationaryPoint, orders_of
 from enumerator.problem import Campaign, Landscape
-from enumerator.stability import StationaryPoint, orders_of
-from enumerator.watch import STOPS
+from enumerator.stops import STOPS
 
 
 class Outcome(IntEnum):
@@ -33,7 +33,7 @@ class Starts:
     fluctuates), `anti_aligned` the order of the lane (-1: undefined), `flow_time` NaN where the dynamics has none;
     Q (n, K, K), R (n, K, M), and `second_layer` (n, K) where it is trained, else (n, 0). The columns `stop_`
     (n, STOPS) tell what a solver would have reported that stops early, at each of the gradient norms and flow
-    times of `enumerator.watch` (NaN, and -1: the start was not there yet when it retired).
+    times of `enumerator.stops` (NaN, and -1: the start was not there yet when it retired).
     """
 
     index: NDArray[np.int64]

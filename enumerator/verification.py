@@ -18,9 +18,9 @@ from enumerator.distinct import DIFFERENT, is_same, loss_gap
 from enumerator.errors import EnumeratorError
 from enumerator.labels import possible_labels
 from enumerator.point_checks import LOSS, Disagreement, check_point, wrong
+from enumerator.points import StationaryPoint
 from enumerator.problem import Landscape, Tolerances
 from enumerator.snapshot import Snapshot
-from enumerator.stability import StationaryPoint
 from enumerator.start_checks import Points, check_campaigns, check_kept, check_replays, check_starts
 
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Disagreement._fields])

@@ -16,11 +16,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Integer
 
-# Where others stop: gradient norms over the root mean square norm of a teacher (the plain gradient norm for
-# orthonormal teachers), and flow times.
-GRADIENT_NORMS = (1e-3, 1e-4, 1e-6)
-FLOW_TIMES = (1e2, 1e3, 1e4, 1e5)
-STOPS = len(GRADIENT_NORMS) + len(FLOW_TIMES)
+from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS, STOPS
+
 # Lingerings kept of a lane: one in 10,000 had three at K = 18, M = 17.
 LINGERINGS = 4
 # A gradient that has grown by this factor from its lowest will not return there: the lane leaves a saddle.

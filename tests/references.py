@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from enumerator.activations import activation_named
-from enumerator.constraints import CONSTRAINTS
+from enumerator.constraints import constraint_named
 from enumerator.equations import Equations
 
 # The activation of most tests.
 RELU = activation_named("relu")
 # Of unconstrained students.
-FREE = Equations(RELU, CONSTRAINTS["none"])
+FREE = Equations(RELU, constraint_named("none"))
 
 REFERENCE = Path(__file__).parent / "reference"
 

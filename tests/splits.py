@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.solve import solve_starts
-from enumerator.stability import StationaryPoint
 
 # Length of a split over the norm of its neuron: the second order decides, third order is a hundredth of it.
 SPLIT = 1e-2

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from enumerator.catalogue import Catalogue
+from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, InitialLaw, Landscape
-from enumerator.stability import StationaryPoint
 from enumerator.starts import Outcome, ShardResult, Starts
-from enumerator.watch import STOPS
+from enumerator.stops import STOPS
 
 
 def make_campaign(students=3, teachers=2, seed=0, **fields) -> Campaign:

@@ -22,7 +22,7 @@ CASES = [
 @pytest.mark.parametrize(("new", "known"), CASES, ids=["activation", "constraint", "dynamics"])
 def test_a_line_makes_it_known_to_campaign_files_and_solver(monkeypatch, new, known):
     monkeypatch.setitem(ACTIVATIONS, "third", lambda: Rectifier(1 / 3))
-    monkeypatch.setitem(CONSTRAINTS, "unit", Normalized())
+    monkeypatch.setitem(CONSTRAINTS, "unit", Normalized)
     monkeypatch.setitem(STEPPERS, "stream", gradient_flow.stepper)
     monkeypatch.setitem(DYNAMICS, "stream", ())
     results = []

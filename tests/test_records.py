@@ -14,8 +14,8 @@ from stand_ins import make_campaign, make_point, make_result
 
 from enumerator import problem, records
 from enumerator.errors import CatalogueError, SolverError
+from enumerator.points import StationaryPoint
 from enumerator.problem import Landscape
-from enumerator.stability import StationaryPoint
 from enumerator.starts import Lingering
 from enumerator.tables import TABLE_NAMES, campaign_file_schema, table_schema
 

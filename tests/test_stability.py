@@ -10,15 +10,10 @@ from scipy.optimize import minimize
 
 from enumerator.effective import effective_network
 from enumerator.loss import gradient, hessian
+from enumerator.points import anti_aligned
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.solve import solve_shard
-from enumerator.stability import (
-    anti_aligned,
-    basin_radius,
-    certified_radius,
-    examine,
-    hessian_lipschitz,
-)
+from enumerator.stability import basin_radius, certified_radius, examine, hessian_lipschitz
 from tests.references import RELU
 
 _hessian, _gradient = jax.jit(partial(hessian, RELU)), jax.jit(partial(gradient, RELU))

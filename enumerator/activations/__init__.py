@@ -4,29 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
-from enumerator.activations.base import Activation
-from enumerator.activations.erf import Erf
-from enumerator.activations.relu import Rectifier
 from enumerator.errors import InputError
 
-# By name: from the slope that the landscape gives (None: none) to the activation.
+if TYPE_CHECKING:
+    from enumerator.activations.base import Activation
+
+
+def _rectifier(slope: float = 0.0) -> Activation:
+    from enumerator.activations.relu import Rectifier
+
+    return Rectifier(slope)
+
+
+def _erf() -> Activation:
+    from enumerator.activations.erf import Erf
+
+    return Erf()
+
+
+# By name: from the slope that the landscape gives (None: none) to the activation, whose module, and JAX with it, loads
+# when it is first called.
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {
-    "relu": Rectifier,
-    "leaky_relu": Rectifier,
-    "erf": Erf,
+    "relu": _rectifier,
+    "leaky_relu": _rectifier,
+    "erf": _erf,
 }
 # Those that have a slope.
 SLOPED = ("leaky_relu",)
 
 
-@cache
-def activation_named(name: str, slope: float | None = None) -> Activation:
-    """The activation of this name. Raises InputError for a slope that it has not, or that is not in [0, 1)."""
+def check_slope(name: str, slope: float | None) -> None:
+    """Raise InputError for a slope that the activation of this name has not, or that is not in [0, 1)."""
     if (slope is not None) != (name in SLOPED):
         raise InputError(f"`activation_slope` goes with activation {', '.join(SLOPED)}, and only with it.")
-    if slope is None:
-        return ACTIVATIONS[name]()
-    if not 0 <= slope < 1:
+    if slope is not None and not 0 <= slope < 1:
         raise InputError(f"`activation_slope` must be at least 0 and below 1, got {slope!r}.")
-    return ACTIVATIONS[name](slope)
+
+
+@cache
+def activation_named(name: str, slope: float | None = None) -> Activation:
+    """The activation of this name. Raises InputError for a wrong slope, see `check_slope`."""
+    check_slope(name, slope)
+    return ACTIVATIONS[name]() if slope is None else ACTIVATIONS[name](slope)

@@ -11,7 +11,6 @@ from enumerator.dynamics import gradient_descent, gradient_flow, newton
 from enumerator.dynamics.base import Stepper
 from enumerator.equations import Equations
 from enumerator.errors import InputError
-from enumerator.one_pass_sgd import check_sgd
 from enumerator.overlaps import FEASIBLE, check_feasible
 from enumerator.problem import Campaign, Dynamics, Tolerances
 
@@ -36,6 +35,8 @@ def check_solvable(campaign: Campaign) -> None:
     """
     landscape, law = campaign.landscape, campaign.law
     if campaign.dynamics.is_noisy:
+        from enumerator.one_pass_sgd import check_sgd  # networks of flax, which no other dynamics needs
+
         check_sgd(campaign)
     else:
         stepper_for(campaign.dynamics, landscape.equations, campaign.tolerances)

@@ -28,7 +28,7 @@ from enumerator.statistics.frequencies import frequencies
 from enumerator.statistics.trend import curve_key, fitted
 from enumerator.statistics.trend import trend as trend_table
 from enumerator.statistics.unseen import richness
-from enumerator.watch import FLOW_TIMES, GRADIENT_NORMS
+from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
 
 if TYPE_CHECKING:
     from enumerator.catalogue import Catalogue

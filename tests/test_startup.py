@@ -1,0 +1,41 @@
+"""What a command loads before it answers, and that 64-bit numbers are on whatever was loaded first."""
+
+import subprocess
+import sys
+
+import pytest
+from stand_ins import commit, make_campaign, new_catalogue
+
+# Packages that take longer to load than a catalogue of some minima takes to be read.
+HEAVY = ("jax", "flax", "scipy", "ray", "matplotlib", "fastapi", "jsonschema", "mpmath")
+
+
+def python(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", ["minima", "starts", "campaigns", "landscapes", "saddles"])
+def test_a_table_is_printed_without_what_only_solvers_need(tmp_path, command):
+    campaign = make_campaign()
+    atlas = new_catalogue(tmp_path / "atlas")
+    atlas.register(campaign, 10, "cpu")
+    commit(atlas, campaign, 0, 10, [0.1, 0.2])
+    code = f"""
+import sys
+from cluster.cli import run_command
+assert run_command(sys.argv[1:]) == 0
+print("loaded:", *sorted(set({HEAVY!r}) & sys.modules.keys()))
+"""
+    lines = python(code, command, str(tmp_path / "atlas"), "--format", "csv").splitlines()
+    assert len(lines) == {"minima": 3, "starts": 11, "campaigns": 2, "landscapes": 2, "saddles": 1}[command] + 1
+    assert lines[-1] == "loaded:"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    ["import enumerator, jax", "import jax, enumerator", "import jax, enumerator.problem", "from enumerator import *"],
+)
+def test_numbers_have_64_bits_whatever_was_loaded_first(imports):
+    code = f"{imports}\nimport jax.numpy as jnp\nprint(jnp.asarray(1.5).dtype, jnp.arange(2).dtype)"
+    assert python(code) == "float64 int64\n"
