@@ -80,18 +80,23 @@ def watch(lane: Any) -> WatchedLane:
     )
 
 
-def _stopped(lane: Any, stops: Bool[Array, " S"], watched: WatchedLane) -> WatchedLane:
-    """The lane at the first early stop that it has reached and had not before."""
-    new = stops & ~watched.seen[:STOPS]
+def _entered(
+    watched: WatchedLane,
+    new: Bool[Array, " n"],
+    W: Float[Array, "K D"],
+    gradient_norm: Float[Array, ""],
+    entered: Float[Array, ""],
+    left: Float[Array, ""],
+) -> WatchedLane:
+    """A state in the entry of the first one of `new` that is true; nowhere if none is."""
     entry = jnp.where(new.any(), jnp.argmax(new), len(watched.seen))
     return replace(
         watched,
-        lane=lane,
         seen=watched.seen | (jnp.arange(len(watched.seen)) == entry),
-        weights=watched.weights.at[entry].set(lane.W),
-        gradient_norms=watched.gradient_norms.at[entry].set(lane.gradient_norm),
-        entered=watched.entered.at[entry].set(lane.flow_time),
-        left=watched.left.at[entry].set(lane.flow_time),
+        weights=watched.weights.at[entry].set(W),
+        gradient_norms=watched.gradient_norms.at[entry].set(gradient_norm),
+        entered=watched.entered.at[entry].set(entered),
+        left=watched.left.at[entry].set(left),
     )
 
 
@@ -103,30 +108,31 @@ def watched_tick(
 ) -> WatchedLane:
     """One tick of the lane, then a look at where it is. At most one entry is written; a second one waits for a tick.
 
-    `norm` is the unit of GRADIENT_NORMS, `low` the gradient norm below which a lane lingers, None for never.
+    `norm` is the unit of GRADIENT_NORMS, `low` the gradient norm below which a lane lingers, None for never (newton,
+    whose tick would take 6% longer).
     """
     lane = tick(watched.lane)
     slope, time = lane.gradient_norm, lane.flow_time
     stops = jnp.concatenate([slope <= norm * np.array(GRADIENT_NORMS), time >= np.array(FLOW_TIMES)])  # false for NaN
+    stopped = stops & ~watched.seen[:STOPS]
     if low is None:
-        return _stopped(lane, stops, watched)
+        return replace(_entered(watched, stopped, lane.W, slope, time, time), lane=lane)
     leaves = (watched.lowest_norm <= low) & (slope > _LEAVES * watched.lowest_norm)
     free = ~watched.seen[STOPS:]
-    first_free = free & (jnp.cumsum(free) == 1)
-    new = jnp.concatenate([stops & ~watched.seen[:STOPS], leaves & first_free])
-    entry = jnp.where(new.any(), jnp.argmax(new), len(new))
-    lingered = entry >= STOPS  # or nothing
+    lingered = ~stopped.any()  # or nothing
     done = leaves & (lingered | ~free.any())
-
+    new = jnp.concatenate([stopped, leaves & free & (jnp.cumsum(free) == 1)])
     is_lowest = slope < watched.lowest_norm
-    kept_norm = jnp.where(lingered, watched.lowest_norm, slope)
-    return WatchedLane(
+    return replace(
+        _entered(
+            watched,
+            new,
+            W=jnp.where(lingered, watched.lowest, lane.W),
+            gradient_norm=jnp.where(lingered, watched.lowest_norm, slope),
+            entered=jnp.where(lingered, watched.low_since, time),
+            left=time,
+        ),
         lane=lane,
-        seen=watched.seen | (jnp.arange(len(new)) == entry),
-        weights=watched.weights.at[entry].set(jnp.where(lingered, watched.lowest, lane.W)),
-        gradient_norms=watched.gradient_norms.at[entry].set(kept_norm),
-        entered=watched.entered.at[entry].set(jnp.where(lingered, watched.low_since, time)),
-        left=watched.left.at[entry].set(time),
         lowest=jnp.where(is_lowest | done, lane.W, watched.lowest),
         lowest_norm=jnp.where(is_lowest | done, slope, watched.lowest_norm),
         low_since=jnp.where((slope > low) | done, time, watched.low_since),
