@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from enumerator.collapse import NEAR, collapsed, loss_falls, nearest_member, possible_groups
 from enumerator.curvature import lifted_distance, manifold_newton, possible_lifts
-from enumerator.distinct import PointsByLoss, canonical, match_points
+from enumerator.distinct import PointsByLoss, canonical, loss_gap, match_points
 from enumerator.effective import groups_of, merged_student, zero_loss_network
 from enumerator.loss import as_numpy
 from enumerator.newton import compiled_polish, nearest_stationary
-from enumerator.points import FLAT_MINIMUM, SADDLE, StationaryPoint, has_zero_loss
+from enumerator.points import FLAT_MINIMUM, SADDLE, Network, StationaryPoint, has_zero_loss
 from enumerator.problem import Campaign, Landscape
 from enumerator.recognition import Recogniser, loss_window
 from enumerator.second_layer import Student, normal_form
@@ -200,10 +200,20 @@ class Basins:
             network, norm = method(self.landscape, network, own)
         if not norm <= self.campaign.tolerances.stationary * self.scale:
             return None
-        known = match_points([network_of(network, self.landscape, own)], self.points)[0]
+        known = self._known(network_of(network, self.landscape, own))
         if known < 0:
             known = self._add(examine(network, self.landscape, self.campaign.tolerances, own))
         return known, network, own
+
+    def _known(self, network: Network) -> int:
+        """The position of a polished network among the points in hand, or -1.
+
+        Mostly an assignment shows that it is one of them, and spares the search among all permutations.
+        """
+        for position in self.points.near(network.loss, loss_gap(network)):
+            if self.recogniser.is_same(network, self.points[position]):
+                return position
+        return match_points([network], self.points)[0]
 
     def _lifts(self, W: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """W (K, D) without perpendicular parts that vanish in the end: without any, where nothing is constrained."""

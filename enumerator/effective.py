@@ -25,14 +25,16 @@ def groups_of(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL)
     """
     norms = np.linalg.norm(W, axis=1)
     groups = np.full(len(W), -1, np.intp)
-    leaders: list[NDArray[np.float64]] = []
     alive = np.flatnonzero(norms > tolerance * scale)
-    for row in alive[np.argsort(-norms[alive], kind="stable")]:
-        direction = W[row] / norms[row]
-        near = [k for k, leader in enumerate(leaders) if np.linalg.norm(direction - leader) <= tolerance]
-        groups[row] = near[0] if near else len(leaders)
-        if not near:
-            leaders.append(direction)
+    rows = alive[np.argsort(-norms[alive], kind="stable")]
+    units = W[rows] / norms[rows, None]
+    near = np.linalg.norm(units[:, None] - units[None], axis=2) <= tolerance
+    leaders: list[int] = []
+    for k in range(len(rows)):
+        led = np.flatnonzero(near[k, leaders])
+        groups[rows[k]] = led[0] if led.size else len(leaders)
+        if not led.size:
+            leaders.append(k)
     return groups
 
 

@@ -8,7 +8,8 @@ from scipy.optimize import linear_sum_assignment
 
 from enumerator.collapse import nearest_member
 from enumerator.curvature import lifted_distance
-from enumerator.points import StationaryPoint, has_zero_loss
+from enumerator.distinct import SAME
+from enumerator.points import Network, StationaryPoint, has_zero_loss
 from enumerator.problem import Landscape
 from enumerator.symmetry import interchangeable_teachers
 
@@ -74,6 +75,17 @@ class Recogniser:
             students = _assign(R, point.R[:, teachers], apart)
         beyond = lifted_distance(perpendicular, point.W[nearest, rank:], 0)
         return float(np.hypot(best, beyond))
+
+    def is_same(self, network: Network, point: StationaryPoint) -> bool:
+        """Whether no entry of Q and R differs by more than `SAME` under a permutation that `distance` finds.
+
+        An entry of Q differs by at most |w_i| |e_j| + |e_i| |w_j| + |e_i| |e_j|, one of R by |e_i| |v|.
+        """
+        if len(network.W) != len(point.W):
+            return False
+        apart = self.distance(network.W, point, network.second_layer_weights)
+        longest = max(2 * float(point.norms.max(initial=0.0)) + apart, float(point.teacher_norms.max()))
+        return apart * longest <= SAME * self.landscape.overlap_scale
 
 
 # Added to the cost of a pair that must not be matched: far above any squared distance of recognised students.
