@@ -86,6 +86,9 @@ def run(
             "--lingering/--no-lingering", help="Catalogue the saddles that starts linger on.  [default: lingering]"
         ),
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="double, or mixed: single while the gradient is large.  [default: double]")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at work.  [default: one per core, or per GPU]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     shard_size: Annotated[
@@ -131,7 +134,7 @@ def run(
         "scale": scale, "initial": initial, "seed": seed, "dynamics": dynamics, "step": step, "flow_time": flow_time,
         "activation": activation, "activation_slope": activation_slope, "constraint": constraint,
         "second_layer": second_layer, "second_layer_law": second_layer_law,
-        "shard_size": shard_size, "lingering": lingering,
+        "shard_size": shard_size, "lingering": lingering, "precision": precision,
     }  # fmt: skip
     settings = {} if campaign is None else read_campaign_file(campaign)
     given = {name: value for name, value in options.items() if value is not None}

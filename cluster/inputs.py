@@ -20,8 +20,18 @@ from pyarrow import feather, parquet
 from enumerator.activations import ACTIVATIONS
 from enumerator.constraints import CONSTRAINTS
 from enumerator.errors import InputError
-from enumerator.problem import DYNAMICS, Campaign, Dynamics, InitialLaw, Landscape, Tolerances
+from enumerator.problem import (
+    DYNAMICS,
+    PRECISIONS,
+    SINGLE_ABOVE,
+    Campaign,
+    Dynamics,
+    InitialLaw,
+    Landscape,
+    Tolerances,
+)
 from enumerator.tables import campaign_file_schema
+from enumerator.validation import check_choice
 
 # Starts of a campaign that does not say how many: enough to see every minimum that holds 1% of them.
 DEFAULT_STARTS = 1000
@@ -94,6 +104,8 @@ def request(settings: dict[str, Any]) -> Request:
     tolerances = dict(settings.get("tolerances", {}))
     if not settings.get("lingering", True):
         tolerances["linger_below"] = 0.0
+    if check_choice("precision", settings.get("precision", "double"), PRECISIONS) == "mixed":
+        tolerances["single_above"] = SINGLE_ABOVE
     campaign = Campaign(
         landscape=landscape,
         dynamics=Dynamics(settings.get("dynamics", "gradient-flow"), settings.get("step"), settings.get("flow_time")),

@@ -16,10 +16,11 @@ from jaxtyping import Array, Float
 PI = np.pi
 
 
-ARCCOS_DEGREE = 20
+# Degree of the polynomial in `fast_arccos` for each precision: its error is that of rounding.
+ARCCOS_DEGREES = {"float64": 20, "float32": 8}
 
 
-def _arccos_coefficients(degree: int = ARCCOS_DEGREE) -> tuple[float, ...]:
+def _arccos_coefficients(degree: int) -> tuple[float, ...]:
     """Monomial coefficients in 2|c| - 1 of arccos(c)/sqrt(1 - |c|) on [0, 1], from its Chebyshev interpolant."""
     nodes = np.cos(np.pi * (np.arange(200) + 0.5) / 200)
     values = np.arccos((nodes + 1) / 2) / np.sqrt(1 - (nodes + 1) / 2)
@@ -27,11 +28,11 @@ def _arccos_coefficients(degree: int = ARCCOS_DEGREE) -> tuple[float, ...]:
     return tuple(float(c) for c in np.polynomial.chebyshev.cheb2poly(interpolant))
 
 
-_ARCCOS = _arccos_coefficients()
+_ARCCOS = {name: _arccos_coefficients(degree) for name, degree in ARCCOS_DEGREES.items()}
 
 
 def fast_arccos(c: Float[Array, ...]) -> Float[Array, ...]:
-    """arccos(c) for -1 <= c <= 1, absolute error below 1e-15: sqrt(1 - |c|) P(2|c| - 1), reflected for c < 0.
+    """arccos(c) for -1 <= c <= 1, absolute error below 1e-15 (float32: 1e-6): sqrt(1 - |c|) P(2|c| - 1), reflected.
 
     The library's float64 arccos takes five times as long on a CPU and would dominate the gradient. Even and odd powers
     apart are two chains of operations that do not wait for each other: a quarter faster than Horner's one.
@@ -39,8 +40,9 @@ def fast_arccos(c: Float[Array, ...]) -> Float[Array, ...]:
     magnitude = jnp.abs(c)
     x = 2 * magnitude - 1
     square = x * x
-    even, odd = (jnp.full_like(x, _ARCCOS[-1]), jnp.full_like(x, _ARCCOS[-2]))
-    for coefficient, lower in zip(_ARCCOS[-3::-2], (*_ARCCOS[-4::-2], None), strict=True):
+    coefficients = _ARCCOS[x.dtype.name]
+    even, odd = (jnp.full_like(x, coefficients[-1]), jnp.full_like(x, coefficients[-2]))
+    for coefficient, lower in zip(coefficients[-3::-2], (*coefficients[-4::-2], None), strict=True):
         even = even * square + coefficient
         odd = odd if lower is None else odd * square + lower
     # The root comes last: compilers evaluate a polynomial anew for each use, but not a root.
@@ -51,6 +53,12 @@ def fast_arccos(c: Float[Array, ...]) -> Float[Array, ...]:
 
 # Stands in for a norm of zero in a denominator; its square is still a normal number.
 TINY = 1e-150
+_TINY = {"float64": TINY, "float32": 1e-18}
+
+
+def at_least_tiny(x: Float[Array, ...]) -> Float[Array, ...]:
+    """x >= 0, or the number that stands in for zero in a denominator of its precision."""
+    return jnp.maximum(x, _TINY[x.dtype.name])
 
 
 class Geometry(NamedTuple):
@@ -90,7 +98,7 @@ def fast_geometry(W: Float[Array, "K D"], V: Teachers) -> Geometry:
     teacher_norms = jnp.sqrt((V * V).sum(axis=1))
     other_norms = jnp.concatenate([norms, teacher_norms])
     products = jnp.concatenate([gram, overlaps_with(V, W)], axis=1)
-    cosine = products / jnp.maximum(norms[:, None] * other_norms[None, :], TINY)
+    cosine = products / at_least_tiny(norms[:, None] * other_norms[None, :])
     cosine = jnp.clip(jnp.where(jnp.eye(K, K + V.shape[0], dtype=bool), 1.0, cosine), -1.0, 1.0)
     sine = jnp.sqrt((1 - cosine) * (1 + cosine))
     return Geometry(norms, other_norms, cosine, sine, fast_arccos(cosine))

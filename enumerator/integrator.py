@@ -27,7 +27,8 @@ _SHRINK, _GROW = 0.1, 5.0  # step ratios: one bad estimate neither stalls nor de
 
 # The stiffness is estimated by a nonlinear power iteration, as in the RKC code: one probe at W + delta v
 # after each rejection and every so many accepted steps, from the vector v of the last one.
-_PROBE_LENGTH = 1e-6  # of the norm of W: rounding 1e-9 of the product, truncation 1e-6
+PROBE_LENGTH = 1e-6  # of the norm of W: rounding 1e-9 of the product, truncation 1e-6
+SINGLE_PROBE_LENGTH = 3e-4  # for a field in float32: rounding 1e-3, truncation 3e-4
 _PROBE_PERIOD = 10
 _FIRST_PROBES = 4
 _PROBE_SAFETY = 1.2  # the power iteration approaches the largest eigenvalue from below
@@ -114,17 +115,17 @@ def _choose_method(
     return step, method, jnp.asarray(_COEFFICIENTS)[jnp.asarray(_OFFSETS)[method] + 1, 2]
 
 
-def _probe_point(W: Float[Array, "K D"], probe: Float[Array, "K D"]) -> Float[Array, "K D"]:
-    return W + (_PROBE_LENGTH * _norm(W)) * probe
+def _probe_point(W: Float[Array, "K D"], probe: Float[Array, "K D"], length: float) -> Float[Array, "K D"]:
+    return W + (length * _norm(W)) * probe
 
 
-def rkc_init(field: VectorField, W: Float[Array, "K D"]) -> RKCState:
+def rkc_init(field: VectorField, W: Float[Array, "K D"], probe_length: float = PROBE_LENGTH) -> RKCState:
     """A lane at time zero, about to probe the stiffness along its rate."""
     rate = field(W)
     speed = _norm(rate)
     zero = jnp.zeros_like(speed)
     probe = rate / jnp.maximum(speed, np.finfo(np.float64).tiny)
-    stage = _probe_point(W, probe)
+    stage = _probe_point(W, probe, probe_length)
     return RKCState(
         W=W,
         rate=rate,
@@ -156,11 +157,17 @@ def _step_ratio(
     return jnp.clip(ratio, _SHRINK, jnp.where(accepted, _GROW, 1.0))
 
 
-def rkc_tick(field: VectorField, tolerance: float, state: RKCState, settle: VectorField = lambda W: W) -> RKCState:
+def rkc_tick(
+    field: VectorField,
+    tolerance: float,
+    state: RKCState,
+    settle: VectorField = lambda W: W,
+    probe_length: float = PROBE_LENGTH,
+) -> RKCState:
     """From the rate at the current stage form the next one, or judge the step and begin another; evaluate there.
 
     `tolerance` bounds the estimated local error of a step over the norm of W. `settle` maps an accepted point to where
-    the field has been evaluated for it: onto a manifold.
+    the field has been evaluated for it: onto a manifold. `probe_length`, over the norm of W, is for its precision.
     """
     rate = state.stage_rate
     stages = jnp.asarray(STAGE_COUNTS, jnp.int32)[state.method]
@@ -177,7 +184,7 @@ def rkc_tick(field: VectorField, tolerance: float, state: RKCState, settle: Vect
     change = rate - state.rate
     growth = _norm(change)
     probe = jnp.where(probed, change / jnp.maximum(growth, np.finfo(np.float64).tiny), state.probe)
-    estimated = _PROBE_SAFETY * growth / (_PROBE_LENGTH * _norm(state.W))
+    estimated = _PROBE_SAFETY * growth / (probe_length * _norm(state.W))
     # Never below one half, a diagonal block of the Hessian of a neuron at rest: no step runs away.
     stiffness = jnp.where(probed, jnp.maximum(estimated, 0.5), state.stiffness)
     countdown = jnp.where(finished, jnp.where(accepted, state.steps_to_probe - 1, 0), state.steps_to_probe)
@@ -193,7 +200,7 @@ def rkc_tick(field: VectorField, tolerance: float, state: RKCState, settle: Vect
     mu, nu, mu_rate, gamma_rate = jnp.asarray(_COEFFICIENTS)[row]
     next_stage = (1 - mu - nu) * state.W + mu * state.stage + nu * state.previous
     next_stage = next_stage + state.step * (mu_rate * rate + gamma_rate * state.rate)
-    first_stage = jnp.where(probes, _probe_point(W, probe), W + weight * step * base_rate)
+    first_stage = jnp.where(probes, _probe_point(W, probe, probe_length), W + weight * step * base_rate)
     stage = jnp.where(begins | probes, first_stage, next_stage)
     return RKCState(
         W=W,

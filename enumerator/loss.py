@@ -39,8 +39,8 @@ SecondLayer = Float[Array, " K"] | None
 def _signed(a: SecondLayer, geometry: Geometry) -> Float[Array, " N"]:
     """The second-layer weights of all neurons in f - f*: a, then -1 for every teacher."""
     K, N = geometry.cosine.shape
-    students = jnp.ones(K) if a is None else a
-    return jnp.concatenate([students, -jnp.ones(N - K)])
+    students = jnp.ones(K, geometry.cosine.dtype) if a is None else a
+    return jnp.concatenate([students, -jnp.ones(N - K, students.dtype)])
 
 
 def _weighted(a: SecondLayer, x: Float[Array, "K ..."]) -> Float[Array, "K ..."]:

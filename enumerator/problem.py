@@ -42,6 +42,11 @@ DYNAMICS: dict[str, tuple[str, ...]] = {
 }
 # The second layer that a student starts with where it is trained: all ones, or drawn from {-1, 1} or N(0, 1).
 SECOND_LAYER_LAWS = ("ones", "signs", "normal")
+# Of the gradient while it is large; whatever is stored is computed in double precision.
+PRECISIONS = ("double", "mixed")
+# Where mixed precision ends, see `Tolerances.single_above`: the error of a gradient in single precision, 3e-7 of the
+# weights, is a ten-thousandth of it there. At 1e-3 the steps become short, and a start takes 1.4 times as long.
+SINGLE_ABOVE = 3e-3
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -287,10 +292,12 @@ class Tolerances:
     # lingers on a saddle, which is then catalogued: where published runs were stopped. 0: none are, which
     # saves a polish for each.
     linger_below: float = 1e-4
+    # Gradient norm, over that of the teachers, above which the gradient is evaluated in single precision. 0: nowhere.
+    single_above: float = 0.0
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            if entry.name != "linger_below" or self.linger_below != 0:
+            if entry.name not in ("linger_below", "single_above") or getattr(self, entry.name) != 0:
                 check_positive(entry.name, getattr(self, entry.name))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from enumerator.geometry import TINY
+from enumerator.geometry import at_least_tiny
 
 # Columns of a lane beside those of W.
 EXTRA = 2
@@ -35,10 +35,10 @@ def balanced(X: Float[Array, "K X"]) -> Float[Array, "K X"]:
     product = jnp.abs(a) * norms
     s = jnp.sqrt(c * c + 4 * product * product)
     larger = (s + jnp.abs(c)) / 2
-    smaller = product * product / jnp.maximum(larger, TINY)  # no cancellation: their product is |u|^2
+    smaller = product * product / at_least_tiny(larger)  # no cancellation: their product is |u|^2
     layer = jnp.sqrt(jnp.where(c > 0, smaller, larger))
     length = jnp.sqrt(jnp.where(c > 0, larger, smaller))
-    direction = W / jnp.maximum(norms, TINY)[:, None]
+    direction = W / at_least_tiny(norms)[:, None]
     return jnp.concatenate([length[:, None] * direction, (jnp.sign(a) * layer)[:, None], c[:, None]], axis=1)
 
 

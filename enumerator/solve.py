@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from numpy.typing import NDArray
 
 from enumerator.basins import Basins
-from enumerator.dynamics import stepper_for
-from enumerator.equations import Equations
-from enumerator.geometry import Teachers
-from enumerator.invariance import projection
-from enumerator.loss import fast_loss, teacher_constant
-from enumerator.problem import Campaign, Dynamics, Tolerances
+from enumerator.kernels import Passed, kernels_of
+from enumerator.problem import Campaign, Tolerances
 from enumerator.sampling import initial_weights, lane_width, start_classes
 from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, orders_of_long_students, shard_result
 from enumerator.stops import STOPS
-from enumerator.watch import WatchedLane, watch, watched_tick
 
 __all__ = ["BatchShape", "Outcome", "ShardResult", "basins_in_hand", "batch_shape", "solve_shard", "solve_starts"]
 
@@ -58,80 +52,14 @@ def batch_shape(campaign: Campaign) -> BatchShape:
 _LAST_LANES = 8
 
 
-class _Kernels(NamedTuple):
-    """The compiled functions of one dynamics, each over a batch of lanes.
-
-    All take the teachers first. `empty` gives states to refill, `passed` what some of the lanes have passed: an entry
-    per leaf of `_Passed`.
-    """
-
-    empty: Callable
-    refill: Callable
-    advance: Callable
-    losses: Callable
-    passed: Callable
-
-
-class _Passed(NamedTuple):
-    """What n lanes have passed, see `WatchedLane`, with the loss of each entry: of the device, or of numpy."""
-
-    seen: Any
-    entered: Any
-    left: Any
-    gradient_norms: Any
-    weights: Any
-    losses: Any
-
-
-@lru_cache(maxsize=32)
-def _kernels(
-    dynamics: Dynamics, equations: Equations, tolerances: Tolerances, ticks: int, axes: int | None
-) -> _Kernels:
-    """`axes`: the number of teachers where they are the coordinate axes, which the program then knows."""
-    stepper = stepper_for(dynamics, equations, tolerances)
-    lingers = tolerances.linger_below if dynamics.name != "newton" else 0.0
-
-    def start(V: Teachers, classes: Array | None, W: Array) -> Any:
-        return jax.vmap(lambda c, w: watch(stepper.init(V, projection(c, V), w)))(classes, W)
-
-    def refill(V: Teachers, classes: Array | None, states: Any, W: Array, lanes: Array) -> Any:
-        return jax.tree.map(lambda old, new: old.at[lanes].set(new), states, start(V, classes, W))
-
-    def advance(V: Teachers, classes: Array | None, states: Any) -> Any:
-        norm = jnp.sqrt((V * V).sum() / len(V))
-
-        def tick(classes: Array | None, watched: WatchedLane) -> WatchedLane:
-            project = projection(classes, V)
-            low = lingers * norm if lingers else None
-            return watched_tick(lambda lane: stepper.tick(V, project, lane), norm, low, watched)
-
-        return jax.lax.fori_loop(0, ticks, lambda _, s: jax.vmap(tick)(classes, s), states)
-
-    def losses(V: Teachers, W: Array) -> Array:
-        constant = teacher_constant(equations.g, V)
-        if equations.is_trained:
-            return jax.vmap(lambda x: fast_loss(equations.g, x[:, :-2], V, constant, x[:, -2]))(W)
-        return jax.vmap(lambda w: fast_loss(equations.g, w, V, constant))(W)
-
-    def empty(V: Teachers, classes: Array | None, W: Array) -> Any:
-        return jax.tree.map(jnp.zeros_like, start(V, classes, W))  # the compiler drops all but the zeros
-
-    def passed(V: Teachers, states: WatchedLane, lanes: Array) -> _Passed:
-        entries = (states.seen, states.entered, states.left, states.gradient_norms, states.weights)
-        seen, entered, left, norms, weights = (leaf[lanes] for leaf in entries)
-        return _Passed(seen, entered, left, norms, weights, jax.vmap(lambda W: losses(V, W))(weights))
-
-    def compiled(function: Callable, *donated: int) -> Callable:
-        if axes is None:
-            return jax.jit(function, donate_argnums=donated)
-        V = np.eye(axes)
-        return jax.jit(lambda _, *rest: function(V, *rest), donate_argnums=donated)
-
-    return _Kernels(compiled(empty), compiled(refill, 2), compiled(advance, 2), compiled(losses), compiled(passed))
-
-
 # What a worker has met in earlier shards of a campaign spares it work in the next; no outcome depends on it.
 basins_in_hand = lru_cache(maxsize=2)(Basins)
+
+
+def _spent(states: Any, tolerances: Tolerances) -> NDArray[np.bool_]:
+    """Which lanes have used up the evaluations, or the flow time, that they may."""
+    evaluations, flow_times = map(np.asarray, (states.evaluations, states.flow_time))
+    return (evaluations >= tolerances.max_evaluations) | (flow_times >= tolerances.max_flow_time)
 
 
 class _Queue:
@@ -157,42 +85,114 @@ class _Queue:
         return positions, weights
 
 
-class _Batch:
-    """The lanes: which start occupies which, by its position, and below which gradient norm to look at it next."""
+class _Lanes:
+    """Lanes that advance together, their states on the device: which start occupies which, by its position."""
 
-    def __init__(self, campaign: Campaign, indices: NDArray[np.int64], shape: BatchShape) -> None:
-        self.campaign, self.indices = campaign, indices
-        self.V = jnp.asarray(campaign.landscape.teacher_factor)
+    def __init__(
+        self, campaign: Campaign, indices: NDArray[np.int64], shape: BatchShape, is_transient: bool = False
+    ) -> None:
         landscape = campaign.landscape
+        self.campaign, self.indices = campaign, indices
+        self.V = jnp.asarray(landscape.teacher_factor)
         axes = landscape.teachers if landscape.is_orthonormal else None
-        self.kernels = _kernels(campaign.dynamics, landscape.equations, campaign.tolerances, shape.ticks, axes)
-        self.basins = basins_in_hand(campaign)
-        self.rows = StartRows(campaign.landscape)
-        self.lingerings: list[Lingering] = []
-        self.queue = _Queue(campaign, indices, 4 * shape.lanes)
+        self.kernels = kernels_of(
+            campaign.dynamics, landscape.equations, campaign.tolerances, shape.ticks, axes, is_transient
+        )
         self.occupant = np.full(shape.lanes, -1, np.int64)
         self.block = max(_LAST_LANES, shape.lanes // 8)
         self.symmetries = start_classes(campaign, indices)
+        self.states: Any = None
+
+    def _classes(self, lanes: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.int32] | None:
+        """The symmetry of the start of each of some lanes, if any start has one."""
+        return None if self.symmetries is None else self.symmetries[np.maximum(self.occupant[lanes], 0)]
+
+    def _free(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self.occupant < 0)
+
+    def _blocks(self, count: int) -> Iterator[NDArray[np.intp]]:
+        """The numbers below `count`, `block` at a time; the last ones again where they do not fill a block."""
+        for first in range(0, count, self.block):
+            yield np.resize(np.arange(first, min(first + self.block, count)), self.block)
+
+    def _have_states(self, W: Any) -> None:
+        """States for all lanes, to be filled; W (K, D) like the weights of a lane."""
+        if self.states is None:
+            like = np.broadcast_to(W, (len(self.occupant), *W.shape))
+            self.states = self.kernels.empty(self.V, self._classes(), like)
+
+    def _begin(self, queue: _Queue) -> NDArray[np.intp]:
+        """Put waiting starts into free lanes; returns these lanes."""
+        free = self._free()
+        positions, weights = queue.take(len(free))
+        lanes = free[: len(positions)]
+        self.occupant[lanes] = positions
+        if len(lanes):
+            self._have_states(weights[0])
+        for few in self._blocks(len(lanes)):
+            classes = self._classes(lanes[few])
+            self.states = self.kernels.refill(self.V, classes, self.states, weights[few], lanes[few])
+        return lanes
+
+    def _move_in(self, others: _Lanes, taken: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Put some lanes of others into free ones; returns these lanes."""
+        lanes = self._free()[: len(taken)]
+        self.occupant[lanes], others.occupant[taken] = others.occupant[taken], -1
+        self._have_states(np.asarray(others.states.W[0]))
+        for few in self._blocks(len(lanes)):
+            classes = self._classes(lanes[few])
+            self.states = self.kernels.take_over(self.V, classes, self.states, others.states, taken[few], lanes[few])
+        return lanes
+
+
+class _Transient(_Lanes):
+    """The lanes of a campaign in mixed precision as long as their gradient is large."""
+
+    def __init__(self, campaign: Campaign, indices: NDArray[np.int64], shape: BatchShape, queue: _Queue) -> None:
+        super().__init__(campaign, indices, shape, is_transient=True)
+        self.queue = queue
+
+    def __bool__(self) -> bool:
+        return bool(self.queue) or bool((self.occupant >= 0).any())
+
+    def settled(self, count: int) -> NDArray[np.intp]:
+        """Advance until `count` lanes (or all that there are) have come down, or spent their budget; these lanes."""
+        self._begin(self.queue)
+        tolerances, occupied = self.campaign.tolerances, self.occupant >= 0
+        below = tolerances.single_above * self.campaign.landscape.teacher_scale
+        while True:
+            states = self.states
+            norms, spent = np.asarray(states.gradient_norm), _spent(states, tolerances)
+            settled = np.flatnonzero(occupied & (~(norms > below) | spent))  # NaN counts: it will not come down
+            if len(settled) >= min(count, occupied.sum()):
+                return settled[:count]
+            self.states = self.kernels.advance(self.V, self._classes(), states)
+
+
+class _Batch(_Lanes):
+    """The lanes that may retire, and below which gradient norm to look at each of them next."""
+
+    def __init__(self, campaign: Campaign, indices: NDArray[np.int64], shape: BatchShape) -> None:
+        super().__init__(campaign, indices, shape)
+        self.basins = basins_in_hand(campaign)
+        self.rows = StartRows(campaign.landscape)
+        self.lingerings: list[Lingering] = []
+        queue = _Queue(campaign, indices, 4 * shape.lanes)
+        is_mixed = campaign.tolerances.single_above > 0
+        self.source = _Transient(campaign, indices, shape, queue) if is_mixed else queue
         self.look_below = np.zeros(shape.lanes)
         self.polish_below = np.zeros(shape.lanes)
-        self.states: Any = None
 
     def fill(self) -> bool:
         """Put waiting starts into free lanes, or move the last ones into a smaller batch; False when none are left."""
-        free = np.flatnonzero(self.occupant < 0)
-        if len(free) and self.queue:
-            positions, weights = self.queue.take(len(free))
-            lanes = free[: len(positions)]
-            self.occupant[lanes] = positions
+        free = self._free()
+        if len(free) and self.source:
+            if isinstance(self.source, _Transient):
+                lanes = self._move_in(self.source, self.source.settled(len(free)))
+            else:
+                lanes = self._begin(self.source)
             self._begin_looking(lanes)
-            if self.states is None:
-                like = np.broadcast_to(weights[0], (len(self.occupant), *weights[0].shape))
-                self.states = self.kernels.empty(self.V, self._classes(), like)
-            for first in range(0, len(lanes), self.block):
-                few = np.resize(np.arange(first, min(first + self.block, len(lanes))), self.block)
-                classes = self._classes(lanes[few])
-                self.states = self.kernels.refill(self.V, classes, self.states, weights[few], lanes[few])
-        elif not self.queue and len(free) >= len(self.occupant) - _LAST_LANES > 0:
+        elif not self.source and len(free) >= len(self.occupant) - _LAST_LANES > 0:
             keep = np.argsort(self.occupant < 0, kind="stable")[:_LAST_LANES]
             self.states = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[keep]), self.states)
             self.occupant, self.look_below = self.occupant[keep], self.look_below[keep]
@@ -202,16 +202,12 @@ class _Batch:
     def _begin_looking(self, lanes: NDArray[np.intp]) -> None:
         self.look_below[lanes], self.polish_below[lanes] = self.basins.first_look, self.basins.first_polish
 
-    def _classes(self, lanes: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.int32] | None:
-        """The symmetry of the start of each of some lanes, if any start has one."""
-        return None if self.symmetries is None else self.symmetries[np.maximum(self.occupant[lanes], 0)]
-
     def advance(self) -> int:
         """Let every lane do its ticks, then retire those whose end is known; returns their number."""
         self.states = self.kernels.advance(self.V, self._classes(), self.states)
         tolerances, states = self.campaign.tolerances, self.states
         norms, evaluations, flow_times = map(np.asarray, (states.gradient_norm, states.evaluations, states.flow_time))
-        spent = (evaluations >= tolerances.max_evaluations) | (flow_times >= tolerances.max_flow_time)
+        spent = _spent(states, tolerances)
         self._begin_looking(np.flatnonzero(norms > self.basins.first_look))  # again, where a lane has left a saddle
         calls = (norms <= self.look_below) | spent | ~np.isfinite(norms)
         attended = np.flatnonzero((self.occupant >= 0) & calls)
@@ -257,14 +253,14 @@ class _Batch:
         point, distance = (found.point, found.distance) if found else (-1, np.nan)
         return {"outcome": outcome, "point": point, "distance": distance}
 
-    def _passed(self, lanes: list[int]) -> Iterator[_Passed]:
+    def _passed(self, lanes: list[int]) -> Iterator[Passed]:
         """What each of some lanes has passed, fetched a few at a time: numbers, not arrays of the device."""
         for first in range(0, len(lanes), self.block):
             few = lanes[first : first + self.block]
             block = self.kernels.passed(self.V, self.states, np.resize(few, self.block))
-            yield from map(_Passed, *(leaf[: len(few)] for leaf in jax.device_get(block)))
+            yield from map(Passed, *(leaf[: len(few)] for leaf in jax.device_get(block)))
 
-    def _stops(self, index: int, passed: _Passed) -> dict[str, Any]:
+    def _stops(self, index: int, passed: Passed) -> dict[str, Any]:
         """What a lane that retires was at each early stop; the saddles that it lingered on are noted."""
         landscape = self.campaign.landscape
         seen, entered, left, norms, weights, losses = passed

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from enumerator.activations.base import Activation, DerivativeBounds
-from enumerator.geometry import PI, TINY, Geometry, safe_norm, unit_vectors
+from enumerator.geometry import PI, TINY, Geometry, at_least_tiny, safe_norm, unit_vectors
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Rectifier(Activation):
         return turn if not self.slope else self._bend * turn + self.slope
 
     def alpha(self, geometry: Geometry, weights: Float[Array, " N"]) -> Float[Array, " K"]:
-        pull = geometry.sine @ (weights * geometry.other_norms) / (2 * PI * jnp.maximum(geometry.norms, TINY))
+        pull = geometry.sine @ (weights * geometry.other_norms) / (2 * PI * at_least_tiny(geometry.norms))
         return jnp.where(geometry.norms == 0, 0.0, self._bend * pull)
 
     def hessian_blocks(

@@ -40,6 +40,8 @@ def check_solvable(campaign: Campaign) -> None:
         check_sgd(campaign)
     else:
         stepper_for(campaign.dynamics, landscape.equations, campaign.tolerances)
+    if campaign.tolerances.single_above and campaign.dynamics.name != "gradient-flow":
+        raise InputError(f"`precision` mixed goes with dynamics gradient-flow, got {campaign.dynamics.name}.")
     if landscape.second_layer == "trained" and not landscape.merges:
         raise InputError(
             "`second_layer` trained goes with relu or leaky_relu and constraint none in this version, got "

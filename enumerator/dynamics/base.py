@@ -15,8 +15,9 @@ class Stepper(NamedTuple):
     """Both functions take the teachers V (M, r), the projection of the lane's symmetry, and the lane.
 
     A tick costs one evaluation. The state is a pytree with W, gradient_norm, flow_time and
-    evaluations; the rest is its own.
+    evaluations; the rest is its own. `transient` takes the lanes whose gradient is large, where it is given.
     """
 
     init: Callable[[Teachers, Projection, Float[Array, "K D"]], Any]
     tick: Callable[[Teachers, Projection, Any], Any]
+    transient: Stepper | None = None

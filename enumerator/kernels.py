@@ -1,0 +1,115 @@
+"""The compiled functions of the batch loop: one program each for a dynamics and the shapes of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from enumerator.dynamics import stepper_for
+from enumerator.equations import Equations
+from enumerator.geometry import Teachers
+from enumerator.invariance import projection
+from enumerator.loss import fast_loss, teacher_constant
+from enumerator.problem import Dynamics, Tolerances
+from enumerator.watch import WatchedLane, watch, watched_tick
+
+
+class Kernels(NamedTuple):
+    """The compiled functions of one dynamics, each over a batch of lanes.
+
+    All take the teachers first. `empty` gives states to refill, `take_over` begins anew, with what they have passed,
+    lanes of other states; `passed` is what some of the lanes have passed: an entry per leaf of `Passed`.
+    """
+
+    empty: Callable
+    refill: Callable
+    take_over: Callable
+    advance: Callable
+    losses: Callable
+    passed: Callable
+
+
+class Passed(NamedTuple):
+    """What n lanes have passed, see `WatchedLane`, with the loss of each entry: of the device, or of numpy."""
+
+    seen: Any
+    entered: Any
+    left: Any
+    gradient_norms: Any
+    weights: Any
+    losses: Any
+
+
+@lru_cache(maxsize=32)
+def kernels_of(
+    dynamics: Dynamics,
+    equations: Equations,
+    tolerances: Tolerances,
+    ticks: int,
+    axes: int | None,
+    is_transient: bool,
+) -> Kernels:
+    """`axes`: the number of teachers where they are the coordinate axes, which the program then knows."""
+    stepper = stepper_for(dynamics, equations, tolerances)
+    if is_transient:
+        assert stepper.transient is not None
+        stepper = stepper.transient
+    lingers = tolerances.linger_below if dynamics.name != "newton" else 0.0
+
+    def start(V: Teachers, classes: Array | None, W: Array) -> Any:
+        return jax.vmap(lambda c, w: watch(stepper.init(V, projection(c, V), w)))(classes, W)
+
+    def refill(V: Teachers, classes: Array | None, states: Any, W: Array, lanes: Array) -> Any:
+        return jax.tree.map(lambda old, new: old.at[lanes].set(new), states, start(V, classes, W))
+
+    def take_over(V: Teachers, classes: Array | None, states: Any, others: Any, taken: Array, lanes: Array) -> Any:
+        moved = jax.tree.map(lambda leaf: leaf[taken], others)
+        lane = start(V, classes, moved.W).lane
+        lane = replace(lane, flow_time=moved.flow_time, evaluations=lane.evaluations + moved.evaluations)
+        return jax.tree.map(lambda old, new: old.at[lanes].set(new), states, replace(moved, lane=lane))
+
+    def advance(V: Teachers, classes: Array | None, states: Any) -> Any:
+        norm = jnp.sqrt((V * V).sum() / len(V))
+
+        def tick(classes: Array | None, watched: WatchedLane) -> WatchedLane:
+            project = projection(classes, V)
+            low = lingers * norm if lingers else None
+            return watched_tick(lambda lane: stepper.tick(V, project, lane), norm, low, watched)
+
+        return jax.lax.fori_loop(0, ticks, lambda _, s: jax.vmap(tick)(classes, s), states)
+
+    def losses(V: Teachers, W: Array) -> Array:
+        constant = teacher_constant(equations.g, V)
+        if equations.is_trained:
+            return jax.vmap(lambda x: fast_loss(equations.g, x[:, :-2], V, constant, x[:, -2]))(W)
+        return jax.vmap(lambda w: fast_loss(equations.g, w, V, constant))(W)
+
+    def empty(V: Teachers, classes: Array | None, W: Array) -> Any:
+        return jax.tree.map(jnp.zeros_like, start(V, classes, W))  # the compiler drops all but the zeros
+
+    def passed(V: Teachers, states: WatchedLane, lanes: Array) -> Passed:
+        entries = (states.seen, states.entered, states.left, states.gradient_norms, states.weights)
+        seen, entered, left, norms, weights = (leaf[lanes] for leaf in entries)
+        return Passed(seen, entered, left, norms, weights, jax.vmap(lambda W: losses(V, W))(weights))
+
+    def compiled(function: Callable, *donated: int) -> Callable:
+        if axes is None:
+            return jax.jit(function, donate_argnums=donated)
+        V = np.eye(axes)
+        return jax.jit(lambda _, *rest: function(V, *rest), donate_argnums=donated)
+
+    return Kernels(
+        compiled(empty),
+        compiled(refill, 2),
+        compiled(take_over, 2),
+        compiled(advance, 2),
+        compiled(losses),
+        compiled(passed),
+    )
