@@ -5,9 +5,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import least_squares
 
 from enumerator.loss import fast_derivatives, gradient, hessian, teacher_constant, weight_loss
-from enumerator.newton import newton_init, newton_tick, polish
+from enumerator.newton import nearest_stationary, newton_init, newton_tick, polish
+from enumerator.problem import Campaign, InitialLaw, Landscape
+from enumerator.solve import solve_shard
 from tests.references import RELU
 
 
@@ -58,3 +61,33 @@ def test_polish_converges_quadratically_to_rounding():
 def test_polish_of_garbage_returns_without_convergence():
     _, norm = jax.jit(partial(polish, RELU))(jnp.full((3, 3), jnp.nan), jnp.eye(3))
     assert not norm < 1e-3
+
+
+def test_the_nearest_stationary_point_is_that_of_another_solver_and_takes_few_hessians(monkeypatch):
+    """From around the spurious minimum of K = M = 7, whose smallest eigenvalue is 0.014, beside SciPy's MINPACK."""
+    (centre,) = (
+        point.W
+        for point in solve_shard(Campaign(Landscape(7, 7), law=InitialLaw(7)), 0, 40).points
+        if point.loss > 0.01
+    )
+    V, rng, spectra, agree = np.eye(7), np.random.default_rng(0), [], 0
+    eigh = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda H: spectra.append(H) or eigh(H))
+    for _ in range(20):
+        W = centre + 0.2 * rng.normal(size=(7, 7)) / 7
+        spectra.clear()
+        found, norm = nearest_stationary(RELU, W, V)
+        assert len(spectra) <= 10
+        theirs = least_squares(
+            lambda x: np.asarray(gradient(RELU, jnp.asarray(x.reshape(7, 7)), jnp.asarray(V))).ravel(),
+            W.ravel(),
+            lambda x: np.asarray(hessian(RELU, jnp.asarray(x.reshape(7, 7)), jnp.asarray(V))).reshape(49, 49),
+            method="lm",
+            xtol=1e-15,
+            ftol=1e-15,
+            gtol=1e-15,
+        )
+        # To rounding, not to its neighbourhood; a saddle stands beside the minimum, and either solver may find it.
+        assert norm < 1e-14 and np.linalg.norm(theirs.fun) < 1e-14
+        agree += bool(np.linalg.norm(found - theirs.x.reshape(7, 7)) < 1e-9)
+    assert agree >= 15
