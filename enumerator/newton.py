@@ -188,7 +188,7 @@ _FIRST_DAMPING, _DAMPS, _MOST_DAMPING = 1e-4, 5.0, 10.0
 # Transtrum & Sethna (2012), section 4.
 _PROBED, _MOST_BEND = 0.1, 0.75
 # The norm is given up that has not halved in so many steps: it halves in two or three where there is a point to reach.
-_PATIENCE = 10
+_PATIENCE = 6
 # A norm below this part of that of the teachers has few digits left; when it no longer falls by half it has none.
 _ROUNDING = 1e-12
 
