@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from cluster.machine import available_gpus, choose_device
-from cluster.plan import default_shard_size, missing_shards
+from cluster.plan import default_shard_size, missing_shards, quick
 from cluster.pool import Pool
 from cluster.progress import Display, Tally, display
 from cluster.session import ray_session
@@ -81,7 +81,7 @@ def run_campaign(
             with StopSignals() as stop, ray_session(address, workers, device):
                 stop.arm()  # Ray takes SIGTERM.
                 elastic, workers = workers is None, _workers(workers, device)
-                size = shard_size or default_shard_size(starts, workers, device == "gpu")
+                size = shard_size or default_shard_size(starts, workers, device == "gpu", quick(campaign))
                 size = catalogue.register(campaign, size, device).shard_size
                 shards = missing_shards(starts, size, catalogue.done(campaign.id))
                 with Pool(campaign, device, min(workers, len(shards)), shards, elastic) as pool:

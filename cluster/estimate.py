@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from cluster.machine import available_cores, available_gpus, compilation_cache
-from cluster.plan import default_shard_size, missing_shards
+from cluster.plan import LARGEST_SHARD, default_shard_size, missing_shards, quick
 from cluster.progress import duration_text
 from enumerator.catalogue import Catalogue
 from enumerator.enumeration import tabulate
@@ -38,7 +38,8 @@ EMPTY_BYTES = 64 * 2**10
 ENTRY_BYTES = 1500
 # Starts measured at first: one full batch on a CPU.
 FEW = 64
-# Seconds that a measurement of a whole shard may take; it is nearer to the run than one of a few starts.
+# Seconds that a measurement of a shard, or the first part of a large one, may take; it is nearer to the run than one of
+# a few starts.
 LONG = 20.0
 
 
@@ -108,7 +109,7 @@ def estimate(
     registered = catalogue.campaigns(campaign=campaign.id, columns="shard_size") if done and catalogue else None
     if registered is not None:
         size = registered["shard_size"][0].as_py()
-    size = size or default_shard_size(starts, workers, device == "gpu")
+    size = size or default_shard_size(starts, workers, device == "gpu", quick(campaign))
     shards = missing_shards(starts, size, done)
     count = sum(last - first for first, last in shards)
     if not shards:
@@ -153,7 +154,7 @@ def _become_a_worker(device: str) -> None:
 
 
 def _measure(campaign: Campaign, first: int, starts: int, size: int, device: str) -> _Speed:
-    """Solve a few missing starts, others again now that all is compiled, and a whole shard if that is quick."""
+    """Solve a few missing starts, others again now that all is compiled, and up to a whole shard if quick."""
 
     def timed(count: int) -> tuple[float, ShardResult]:
         nonlocal position, measured
@@ -169,7 +170,8 @@ def _measure(campaign: Campaign, first: int, starts: int, size: int, device: str
     cold, _ = timed(few)
     seconds, result = timed(few)
     compiling = max(cold - seconds, 0.0)
-    whole = min(size, starts - first)
+    # On a CPU a larger shard is no faster than the first part of it.
+    whole = min(size if device == "gpu" else min(size, LARGEST_SHARD), starts - first)
     if whole > few and (device == "gpu" or seconds / few * whole < LONG):
         seconds, result = timed(whole)
     return _Speed(len(result.starts) / seconds, compiling, result, measured)

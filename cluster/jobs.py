@@ -193,12 +193,18 @@ def _unknown(job: str) -> InputError:
 @contextmanager
 def _reaching(address: str) -> Iterator[JobSubmissionClient]:
     """A client of the cluster, whose failures become one line."""
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     if not address.startswith(("http://", "https://")):
         raise InputError(f"`--address` must be that of the head's dashboard, http://HEAD:8265, got {address}.")
     try:
         yield JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"the Ray cluster at {address} wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the "
+            "file that holds it."
+        ) from error
     except (ConnectionError, RuntimeError, OSError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ClusterError(f"cannot reach the Ray cluster at {address}: {first}") from error

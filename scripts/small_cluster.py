@@ -43,6 +43,9 @@ class SmallCluster:
         from ray.cluster_utils import Cluster
 
         os.environ[MARK] = f"{self.folder}/head"
+        # Ray notes the address of its last cluster there: not where other Rays of this machine look for it.
+        os.environ["RAY_TMPDIR"] = self.folder
+        os.makedirs(f"{self.folder}/ray")
         options: dict[str, Any] = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "temp_dir": self.folder}
         options["include_dashboard"] = self._jobs
         if self._jobs:
@@ -59,7 +62,8 @@ class SmallCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.environ.pop(MARK, None)
+        for name in (MARK, "RAY_TMPDIR"):
+            os.environ.pop(name, None)
         self.processes("")
         for process in self._seen.values():
             with suppress(psutil.NoSuchProcess):
@@ -69,7 +73,7 @@ class SmallCluster:
 
     def add(self) -> str:
         """Let a node join; its name."""
-        name = f"node-{self._made}"
+        name = f"node-{self._made:03d}"  # of one length: none begins like another
         self._made += 1
         os.environ[MARK] = f"{self.folder}/{name}"
         self.nodes[name] = self._cluster.add_node(num_cpus=self._cpus, object_store_memory=OBJECT_STORE)

@@ -11,10 +11,12 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
+from botocore.exceptions import ClientError
 
 # Credentials that no store checks, and that must never be seen in what is stored or said.
 KEY, SECRET = "an-access-key", "a-secret-key-never-to-be-seen"
@@ -60,6 +62,26 @@ def client(port: int):
     )
 
 
+def assert_one_create_wins(port: int, count: int = 100) -> None:
+    """Create one object so many times at once, each time only if it is not there: one must win, and it must be what is
+    stored. Every commit rests on it; were it not so, the store would be no store for a catalogue."""
+    s3 = client(port)
+
+    def create(number: int) -> str:
+        try:
+            s3.put_object(Bucket="bucket", Key="raced", Body=str(number).encode(), IfNoneMatch="*")
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+        return f"won {number}"
+
+    with ThreadPoolExecutor(25) as pool:
+        ends = list(pool.map(create, range(count)))
+    winners = [end for end in ends if end.startswith("won")]
+    assert len(winners) == 1, winners
+    assert set(ends) - set(winners) <= {"PreconditionFailed", "ConditionalRequestConflict"}, set(ends)
+    assert f"won {s3.get_object(Bucket='bucket', Key='raced')['Body'].read().decode()}" == winners[0]
+
+
 @contextmanager
 def object_store() -> Iterator[int]:
     """The port of a store with the bucket `bucket`."""
@@ -69,6 +91,7 @@ def object_store() -> Iterator[int]:
         stdout=subprocess.PIPE,
         env={**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
         text=True,
+        start_new_session=True,  # Ctrl-C is for who started it, and whose commits it still takes.
     )
     try:
         assert process.stdout is not None

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jsonschema
@@ -91,6 +93,10 @@ RAYJOB = {
 }
 
 
+def _pins() -> dict[str, str]:
+    return dict(line.split("==") for line in (PROJECT / "constraints.txt").read_text().split())
+
+
 def test_the_cluster_file_is_one_of_the_cluster_launcher():
     content = yaml.safe_load((DEPLOY / "cluster.yaml").read_text())
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
@@ -98,11 +104,36 @@ def test_the_cluster_file_is_one_of_the_cluster_launcher():
     assert content["head_node_type"] in content["available_node_types"]
 
 
+def test_the_cluster_installs_this_clone_at_the_pinned_versions():
+    content = yaml.safe_load((DEPLOY / "cluster.yaml").read_text())
+    image = f"rayproject/ray:{_pins()['ray']}-py311"
+    assert content["docker"]["image"] == image
+    folder = "~/enumerator"
+    mounted = {Path(target).relative_to(folder): source for target, source in content["file_mounts"].items()}
+    assert content["setup_commands"] == [
+        f"python -m pip install --quiet --constraint {folder}/constraints.txt {folder}"
+    ]
+    # All that the wheel is made of goes to the nodes, under its own name; paths are those of a clone.
+    build = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    wheel = build["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {
+        *wheel["packages"],
+        *wheel["force-include"],
+        *build["project"]["license-files"],
+        build["project"]["readme"],
+    }
+    assert {str(path) for path in mounted} == {*needed, "pyproject.toml", "constraints.txt"}
+    assert all(str(target) == source and (PROJECT / source).exists() for target, source in mounted.items())
+    # The image for KubeRay is made of the same.
+    copied = (DEPLOY / "Dockerfile").read_text()
+    assert f"FROM {image}\n" in copied
+    assert all(f" {name} " in copied for name in mounted.values())
+
+
 def test_the_manifest_is_a_rayjob_of_the_ray_that_is_pinned():
     content = yaml.safe_load((DEPLOY / "rayjob.yaml").read_text())
     jsonschema.validate(content, RAYJOB)
-    pins = dict(line.split("==") for line in (PROJECT / "constraints.txt").read_text().split())
-    assert content["spec"]["rayClusterSpec"]["rayVersion"] == pins["ray"]
+    assert content["spec"]["rayClusterSpec"]["rayVersion"] == _pins()["ray"]
     command = content["spec"]["entrypoint"].split()
     assert command[:2] == ["enumerator", "run"]
     # Every option of the entry point is one of the command.
@@ -168,6 +199,27 @@ def test_a_cluster_that_is_not_there_is_said_in_one_line(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: cannot reach the Ray cluster at http://127.0.0.1:9: ")
+
+
+def test_a_cluster_that_wants_a_token_is_said_in_one_line(capsys):
+    class Head(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # named so by http.server
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b"Unauthorized: Missing authentication token")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Head) as head:
+        threading.Thread(target=head.serve_forever, args=(0.05,), daemon=True).start()
+        address = f"http://127.0.0.1:{head.server_address[1]}"
+        assert run_command(["status", "--address", address]) == 1
+        head.shutdown()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: the Ray cluster at {address} wants its token: set RAY_AUTH_MODE=token")
+    assert err.count("\n") == 1
 
 
 def test_progress_is_found_in_the_logs():

@@ -3,12 +3,10 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import ClientError
-from object_store import KEY, SECRET, client, environment, failing_proxy, object_store
+from object_store import KEY, SECRET, assert_one_create_wins, client, environment, failing_proxy, object_store
 
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
@@ -48,22 +46,7 @@ def at_store(monkeypatch):
 
 
 def test_of_100_racing_conditional_creates_one_wins(store):
-    """What every commit rests on; were this not so, the store would be no store for a catalogue."""
-    s3 = client(store)
-
-    def create(number: int) -> str:
-        try:
-            s3.put_object(Bucket="bucket", Key="raced", Body=str(number).encode(), IfNoneMatch="*")
-        except ClientError as error:
-            return error.response["Error"]["Code"]
-        return f"won {number}"
-
-    with ThreadPoolExecutor(25) as pool:
-        ends = list(pool.map(create, range(100)))
-    winners = [end for end in ends if end.startswith("won")]
-    assert len(winners) == 1
-    assert set(ends) - set(winners) <= {"PreconditionFailed", "ConditionalRequestConflict"}
-    assert f"won {s3.get_object(Bucket='bucket', Key='raced')['Body'].read().decode()}" == winners[0]
+    assert_one_create_wins(store, 100)
 
 
 def test_two_drivers_through_failures_lose_nothing_and_double_nothing(store, at_store):

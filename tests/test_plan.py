@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.plan import default_shard_size, missing_shards
+from cluster.plan import default_shard_size, missing_shards, quick
+from enumerator import Campaign, Dynamics, Landscape
 
 
 def test_fresh_campaign_is_cut_into_blocks():
@@ -45,6 +46,34 @@ def test_every_start_is_done_or_in_exactly_one_shard(starts, shard_size, done):
 )
 def test_default_shard_size(starts, workers, gpu, size):
     assert default_shard_size(starts, workers, gpu) == size
+
+
+@pytest.mark.parametrize(
+    ("starts", "workers", "gpu", "size"),
+    [
+        *((10_000, 2, False, 256), (10, 2, False, 64), (10**6, 2, False, 2048), (10**5, 4, False, 1024)),
+        *((10**5, 512, False, 64), (10**7, 512, False, 512), (10**6, 1, True, 16384)),
+    ],
+)
+def test_quick_starts_get_larger_shards_in_large_campaigns(starts, workers, gpu, size):
+    assert default_shard_size(starts, workers, gpu, quick=True) == size
+    assert default_shard_size(starts, workers, gpu) == (size if gpu else min(size, 256))
+
+
+@given(starts=st.integers(1, 10**8), workers=st.integers(1, 600))
+def test_large_shards_leave_twenty_for_every_worker(starts, workers):
+    size = default_shard_size(starts, workers, quick=True)
+    assert 64 <= size <= 2048
+    assert size <= 256 or starts // size >= 20 * workers
+
+
+@pytest.mark.parametrize(
+    ("students", "dynamics", "expected"),
+    [(17, "gradient-flow", True), (18, "newton", True), (17, "gradient-descent", False), (40, "gradient-flow", False)],
+)
+def test_starts_are_quick_by_dynamics_and_width(students, dynamics, expected):
+    step = 0.1 if dynamics == "gradient-descent" else None
+    assert quick(Campaign(Landscape(students, students), Dynamics(dynamics, step=step))) is expected
 
 
 @given(starts=st.integers(2048, 10**7), workers=st.integers(1, 8))
