@@ -22,7 +22,7 @@ from enumerator.plots.style import (
     styled,
     whole_numbers,
 )
-from enumerator.statistics.counting import ENDED, one_sample
+from enumerator.statistics.counting import ENDED, PLAIN, one_sample
 from enumerator.statistics.frequencies import accumulation as accumulation_table
 from enumerator.statistics.frequencies import frequencies
 from enumerator.statistics.trend import curve_key, fitted
@@ -73,8 +73,8 @@ def trend(
 ) -> Figure:
     """The share of the global minimum (`of` is global), or the mean order (order), against K, with a curve through it.
 
-    One curve for each dynamics, law and K - M. `reference` holds numbers from elsewhere: columns students, value, low,
-    high. Raises InputError where nothing is selected.
+    One curve for all that differ in K and M alone, at each K - M. `reference` holds numbers from elsewhere: columns
+    students, value, low, high. Raises InputError where nothing is selected.
     """
     rows = trend_table(catalogue, of, confidence, **selection).to_pylist()
     if not rows:
@@ -123,12 +123,14 @@ def trend(
 
 def _curve_names(keys: list[tuple[Any, ...]]) -> list[str]:
     """What tells the curves apart, K - M always."""
-    varies = [len({key[k] for key in keys}) > 1 for k in range(4)]
+    varies = [len({key[k] for key in keys}) > 1 for k in range(1, 5)]
     names = []
-    for gap, activation, dynamics, law in keys:
+    for gap, *others in keys:
         sizes = "K = M" if gap == 0 else f"K = M {'+' if gap > 0 else '-'} {abs(gap)}"
-        more = [text for text, differs in zip((activation, dynamics, law), varies[1:], strict=True) if differs]
-        names.append(", ".join([sizes, *(more or [dynamics, law.replace(" ", ", ")])]))
+        more = [text for text, differs in zip(others, varies, strict=True) if differs]
+        _, dynamics, law, settings = others
+        alone = [dynamics, law, *([] if settings == PLAIN else [settings])]
+        names.append(", ".join([sizes, *(text.replace(" ", ", ") for text in more or alone)]))
     return names
 
 
