@@ -130,6 +130,46 @@ def test_all_figures_from_the_command(atlas, tmp_path, capsys):
     assert run_command(["plot", atlas.store.address, "-o", "x", "--kind", "bmp"]) == 2
 
 
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory):
+    """One sample of two seeds, 100 and 50 starts: the first alone finds order 2, the second alone order 3."""
+    atlas = new_catalogue(tmp_path_factory.mktemp("seeds") / "atlas")
+    for seed, starts, order in ((0, 100, 2), (1, 50, 3)):
+        campaign = make_campaign(3, 3, seed=seed)
+        atlas.register(campaign, 100, "cpu")
+        points = [make_point(campaign.landscape, 0.1 * k, anti_aligned=k) for k in (0, order)]
+        atlas.commit_shard(make_result(campaign, 0, starts, points, [0] * (starts - 10) + [1] * 10), 0, starts)
+    return atlas
+
+
+def test_all_figures_are_of_all_campaigns_of_a_sample(two_seeds, tmp_path):
+    (folder,) = {path.parent for path in plots.plot_all(two_seeds, tmp_path, "svg")}
+    labels = two_seeds.minima()["label"].to_pylist()
+    assert len(labels) == 3
+    spectra = (folder / "spectra.svg").read_text()
+    assert all(label in spectra for label in labels)
+    for name in ("stopped-early", "losses", "accumulation"):
+        assert "150 starts" in (folder / f"{name}.svg").read_text()
+
+
+def test_early_stops_of_several_campaigns_are_counted_together(two_seeds):
+    """No start was watched: each counts where it ends, at every stop."""
+    ids = two_seeds.campaigns()["campaign_id"].to_pylist()
+    for axes in plots.stopped_early(two_seeds, ids).axes:
+        shown = {line.get_label(): set(line.get_ydata()) for line in axes.lines}
+        assert shown == {"0": {130 / 150}, "2": {10 / 150}, "3": {10 / 150}}
+
+
+def test_orders_that_are_never_frequent_are_left_out(tmp_path):
+    """1 of 2,000 starts is below a thousandth, 2 are not."""
+    atlas, campaign = new_catalogue(tmp_path / "atlas"), CAMPAIGNS[0]
+    atlas.register(campaign, 2000, "cpu")
+    points = [make_point(campaign.landscape, 0.1 * k, anti_aligned=k) for k in range(3)]
+    atlas.commit_shard(make_result(campaign, 0, 2000, points, [0] * 1997 + [1] * 2 + [2]), 0, 2000)
+    axes, _ = plots.stopped_early(atlas, campaign.id).axes
+    assert [line.get_label() for line in axes.lines] == ["0", "1"]
+
+
 def test_figures_leave_nothing_behind(atlas):
     matplotlib.use("agg")
     before = matplotlib.rcParams.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from enumerator.plots.style import (
     styled,
     whole_numbers,
 )
-from enumerator.statistics.counting import ENDED, PLAIN, one_sample
+from enumerator.statistics.counting import ENDED, PLAIN, Sample, one_sample
 from enumerator.statistics.frequencies import accumulation as accumulation_table
 from enumerator.statistics.frequencies import frequencies
 from enumerator.statistics.trend import curve_key, fitted
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from enumerator.catalogue import Catalogue
     from enumerator.enumeration import Enumeration
 # An order that never holds so large a share of the starts is left out where shares are drawn against the stop.
-LEAST = 0.005
+LEAST = 0.001
 
 
 @styled
@@ -135,11 +136,11 @@ def _curve_names(keys: list[tuple[Any, ...]]) -> list[str]:
 
 
 @styled
-def stopped_early(catalogue: Catalogue, campaign: str) -> Figure:
+def stopped_early(catalogue: Catalogue, campaign: str | Sequence[str]) -> Figure:
     """Shares of the orders as a solver that stops early would have reported them, and where the starts end.
 
-    Left at a gradient norm, right at a flow time; order 0 counts by the order that is seen then. Raises InputError for
-    an unknown campaign, or one whose minima have no order.
+    Left at a gradient norm, right at a flow time; order 0 counts by the order that is seen then. Several campaigns must
+    be one sample. Raises InputError otherwise, for an unknown campaign, and where the minima have no order.
     """
     sample = one_sample(catalogue, campaign=campaign)
     ends = {
@@ -148,14 +149,14 @@ def stopped_early(catalogue: Catalogue, campaign: str) -> Figure:
         if row["outcome"] == ENDED and row["anti_aligned"] is not None
     }
     if not ends:
-        raise InputError(f"the minima of campaign {campaign} have no order: there is nothing to draw.")
+        raise InputError(f"the minima of campaign {sample.campaigns} have no order: there is nothing to draw.")
     stops = [("gradient_norm", value) for value in GRADIENT_NORMS], [("flow_time", value) for value in FLOW_TIMES]
     drawn = figure(PAGE, 2.9)
     parts = drawn.subplots(1, 2, sharey=True, width_ratios=(4, 5))
-    shares = [[_shares(catalogue, campaign, name, value) for name, value in kind] for kind in stops]
+    shares = [[_shares(catalogue, sample, name, value) for name, value in kind] for kind in stops]
     all_orders = sorted({order for kind in shares for one in kind for order in one} | set(ends))
     shown = [
-        o for o in all_orders if max([ends.get(o, 0), *(one.get(o, 0) for kind in shares for one in kind)]) >= 0.001
+        o for o in all_orders if max([ends.get(o, 0), *(one.get(o, 0) for kind in shares for one in kind)]) >= LEAST
     ]
     colours = order_colours(shown)
     for axes, kind, found, name in zip(parts, stops, shares, ("gradient norm", "flow time"), strict=True):
@@ -173,10 +174,11 @@ def stopped_early(catalogue: Catalogue, campaign: str) -> Figure:
     return drawn
 
 
-def _shares(catalogue: Catalogue, campaign: str, name: str, value: float) -> dict[int, float]:
+def _shares(catalogue: Catalogue, sample: Sample, name: str, value: float) -> dict[int, float]:
     """By order, zero loss included: the shares that a stop would have reported."""
-    shares: dict[int, float] = {}
-    for row in early_stops(catalogue, campaign, **{name: value}).to_pylist():
-        if row["anti_aligned"] is not None:
-            shares[row["anti_aligned"]] = shares.get(row["anti_aligned"], 0) + row["stopped_frequency"]
-    return shares
+    stopped: dict[int, int] = {}
+    for campaign in sample.campaign_ids:
+        for row in early_stops(catalogue, campaign, **{name: value}).to_pylist():
+            if row["anti_aligned"] is not None:
+                stopped[row["anti_aligned"]] = stopped.get(row["anti_aligned"], 0) + row["stopped"]
+    return {order: starts / sample.starts for order, starts in stopped.items()}
