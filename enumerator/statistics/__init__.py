@@ -11,6 +11,7 @@ from enumerator.statistics.comparison import compare, g_test, holm, marginal_tes
 from enumerator.statistics.counting import PLAIN, Sample, StartSelection, samples
 from enumerator.statistics.frequencies import accumulation, distributions, frequencies, unseen
 from enumerator.statistics.intervals import (
+    coverage,
     difference_interval,
     exact_interval,
     paired_difference_interval,
@@ -25,6 +26,7 @@ __all__ = [
     "StartSelection",
     "accumulation",
     "compare",
+    "coverage",
     "difference_interval",
     "distributions",
     "exact_interval",
