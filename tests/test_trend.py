@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from stand_ins import make_campaign, make_point, make_result, new_catalogue
 
+from cluster.cli import run_command
 from enumerator import plots
 from enumerator.errors import InputError
 from enumerator.problem import SINGLE_ABOVE, Tolerances
@@ -72,6 +73,14 @@ def test_tables_tell_the_kinds_apart(atlas):
     assert (row["first_settings"], row["second_settings"]) == (PLAIN, "precision=mixed")
     with pytest.raises(InputError, match=r"got 4 kinds \(.*constraint=normalized"):
         plots.orders(atlas, students=4)
+
+
+def test_the_command_shows_them(atlas, capsys):
+    for of in ("trend", "frequencies", "unseen"):
+        assert run_command(["stats", atlas.store.address, "--of", of]) == 0
+        out, err = capsys.readouterr()
+        assert {line.split()[-1] for line in out.splitlines()[1:]} == set(SHARES)
+        assert of != "frequencies" or "gradient-flow, constraint=normalized: of 100 starts" in err
 
 
 def test_settings_name_whatever_differs(tmp_path):

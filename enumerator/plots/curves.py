@@ -40,7 +40,7 @@ LEAST = 0.001
 
 @styled
 def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **selection: Any) -> Figure:
-    """Distinct minima against starts: as they were found, and as expected in any order, with its interval.
+    """Distinct minima against starts: as they were found, and as expected in any order, with its spread.
 
     A dashed line at Chao1, a lower bound of the number of minima. The selection must be one sample. Raises InputError
     otherwise.
@@ -51,7 +51,9 @@ def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **se
     drawn = figure(COLUMN, 2.5)
     axes = drawn.add_subplot()
     band = table["low"].to_numpy(), table["high"].to_numpy()
-    axes.fill_between(starts, *band, color=COLOURS[4], alpha=0.35, linewidth=0, label=f"{100 * confidence:g}% interval")
+    axes.fill_between(
+        starts, *band, color=COLOURS[4], alpha=0.35, linewidth=0, label=f"{100 * confidence:g}% of all orders"
+    )
     axes.plot(starts, table["expected"].to_numpy(), color=COLOURS[0], label="in any order")
     axes.step(starts, table["found"].to_numpy(), where="post", color="black", linewidth=0.9, label="as found")
     chao = richness(sample.hits(), sample.starts).chao1
