@@ -131,9 +131,9 @@ def rarefaction(hits: ArrayLike, starts: int, sizes: ArrayLike, confidence: floa
     """Distinct minima expected among so many of the starts: starts, minima, low, high.
 
     Hurlbert (1971), Ecology 52, 577. In so large a part of all choices of these starts, `confidence`, the count lies
-    from `low` to `high`, whole numbers: normal ends, rounded outwards, with the variance of Heck, van Belle & Simberloff
-    (1975), Ecology 56, 1459. They say nothing on what other starts would find. Raises InputError for sizes beyond
-    `starts`.
+    from `low` to `high`, whole numbers: normal ends, rounded outwards, with the variance of Heck, van Belle &
+    Simberloff (1975), Ecology 56, 1459. They say nothing on what other starts would find. Raises InputError for sizes
+    beyond `starts`.
     """
     found = _hits(hits, starts)
     sizes = np.asarray(sizes, np.int64)
