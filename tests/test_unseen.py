@@ -1,4 +1,4 @@
-"""What was not seen, against scikit-bio, published examples, and made-up landscapes with known truth."""
+"""What was not seen, against scikit-bio, a published example of Good & Toulmin, and landscapes with known truth."""
 
 import math
 from itertools import combinations
