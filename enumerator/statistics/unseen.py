@@ -152,7 +152,10 @@ def rarefaction(hits: ArrayLike, starts: int, sizes: ArrayLike, confidence: floa
     half = normal_quantile(confidence) * spread
     # Rounding of the sums must not push an end that is a whole number to the next one.
     low, high = np.floor(expected - half + 1e-6), np.ceil(expected + half - 1e-6)
-    columns = {"starts": sizes, "minima": expected, "low": np.maximum(low, 0), "high": np.minimum(high, len(found))}
+    # One start finds one minimum at most, and one at least where there are more starts than ended in none.
+    low = np.maximum(low, sizes > starts - found.sum())
+    high = np.minimum(high, np.minimum(sizes, len(found)))
+    columns = {"starts": sizes, "minima": expected, "low": low, "high": high}
     return pa.table(columns)
 
 
