@@ -43,21 +43,21 @@ SHOWN = {
     ),
     "frequencies": (
         "students", "teachers", "outcome", "label", "anti_aligned", "loss", "hits", "starts", "frequency", "exact_low",
-        "exact_high", "wilson_low", "wilson_high", "frequency_per_copy_log10", "dynamics", "law",
+        "exact_high", "wilson_low", "wilson_high", "frequency_per_copy_log10", "dynamics", "law", "settings",
     ),
     "unseen": (
         "students", "teachers", "starts", "in_no_minimum", "minima", "hit_once", "missing_mass", "missing_low",
         "missing_high", "missing_bound", "chao1", "chao1_low", "ichao1", "more", "new_minima", "new_low", "new_high",
-        "note", "dynamics", "law",
+        "note", "dynamics", "law", "settings",
     ),
     "comparison": (
         "first", "second", "question", "test", "p_value", "p_corrected", "effect", "first_share", "second_share",
         "difference", "difference_low", "difference_high", "first_starts", "second_starts", "statistic", "freedom",
-        "first_dynamics", "second_dynamics",
+        "first_dynamics", "second_dynamics", "first_settings", "second_settings",
     ),
     "trend": (
         "students", "teachers", "value", "low", "high", "curve", "curve_low", "curve_high", "dispersion", "starts",
-        "dynamics", "law",
+        "dynamics", "law", "settings",
     ),
     "trajectory": ("evaluations", "flow_time", "loss", "gradient_norm"),
 }  # fmt: skip

@@ -117,8 +117,9 @@ def _say_unseen(atlas: Catalogue, confidence: float, selection: dict[str, Any]) 
     for row in statistics.unseen(atlas, confidence=confidence, **selection).to_pylist():
         ends = "" if row["missing_low"] is None else f" ({row['missing_low']:.2g} to {row['missing_high']:.2g})"
         bound = "" if row["missing_bound"] is None else f", at most {row['missing_bound']:.2g}"
+        settings = "" if row["settings"] == statistics.PLAIN else f", {row['settings']}"
         say(
-            f"K = {row['students']}, M = {row['teachers']}, {row['dynamics']}: of {row['starts']:,} starts "
+            f"K = {row['students']}, M = {row['teachers']}, {row['dynamics']}{settings}: of {row['starts']:,} starts "
             f"{row['in_no_minimum']:,} ended in no minimum; the next ends in an unseen one with probability "
             f"{row['missing_mass']:.2g}{ends}{bound}; {row['minima']} minima seen, Chao1 {row['chao1']:.1f} at least."
         )

@@ -1,6 +1,7 @@
-"""What was not seen, against scikit-bio, published examples, and made-up landscapes with known truth."""
+"""What was not seen, against scikit-bio, a published example of Good & Toulmin, and landscapes with known truth."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -108,6 +109,35 @@ def test_rarefaction_of_draws():
     assert found == pytest.approx((drawn > 0).sum(axis=1).mean(), abs=0.05)
 
 
+@pytest.mark.parametrize("confidence", [0.6, 0.95])
+def test_spread_of_rarefaction_by_enumeration(confidence):
+    """All choices of 0 to 11 of 11 starts, one of which ended in no minimum."""
+    hits = [4, 3, 1, 1, 1]
+    ends = [minimum for minimum, times in enumerate(hits) for _ in range(times)] + [None]
+    z = stats.norm.isf((1 - confidence) / 2)
+    table = rarefaction(hits, len(ends), range(len(ends) + 1), confidence)
+    for row in table.to_pylist():
+        counts = [len(set(chosen) - {None}) for chosen in combinations(ends, row["starts"])]
+        assert row["minima"] == pytest.approx(np.mean(counts))
+        assert row["low"] == max(math.floor(np.mean(counts) - z * np.std(counts) + 1e-9), int(row["starts"] > 1))
+        assert row["high"] == min(math.ceil(np.mean(counts) + z * np.std(counts) - 1e-9), len(hits), row["starts"])
+
+
+@pytest.mark.parametrize("shares", [0.6 ** np.arange(20), np.ones(60), np.arange(1, 201) ** -1.0])
+def test_spread_of_rarefaction_holds_the_counts_of_draws(shares):
+    """2,000 choices of a tenth, half and nearly all of 1,000 starts: 95% of the counts lie within, at least."""
+    generator = np.random.default_rng(0)
+    hits = generator.multinomial(1000, shares / shares.sum())
+    hits = hits[hits > 0]
+    for size in (100, 500, 950, 1000):
+        (row,) = rarefaction(hits, 1000, [size]).to_pylist()
+        counts = (generator.multivariate_hypergeometric(hits, size, size=2000) > 0).sum(axis=1)
+        # Three standard errors of 2,000 draws.
+        assert ((row["low"] <= counts) & (counts <= row["high"])).mean() > 0.95 - 0.015
+        # Rounded outwards, and no wider.
+        assert row["high"] - row["low"] < 2 * 1.96 * counts.std() * 1.1 + 2
+
+
 @pytest.mark.parametrize("more", [100, 500, 1000, 3000])
 def test_new_minima_are_as_many_as_come(more):
     """On average, over draws, the prediction is what is found, within a fifth; and its interval holds what is found."""
@@ -124,6 +154,25 @@ def test_new_minima_are_as_many_as_come(more):
         held.append(found.low <= new <= found.high)
     assert np.mean(predicted) == pytest.approx(np.mean(came), rel=0.2 if more > 1000 else 0.05)
     assert np.mean(held) > 0.9
+
+
+# Fisher, Corbet & Williams (1943), J. Anim. Ecol. 12, 42: species of butterflies in Malaya, of which 1, 2, ... 24
+# specimens were caught; 119 more species were caught more often, 9,031 specimens in all. As in R package VGAM.
+CORBET = [118, 74, 44, 24, 29, 22, 20, 19, 20, 15, 12, 14, 6, 12, 6, 9, 9, 6, 10, 10, 11, 5, 3, 3]
+
+
+def test_published_example_of_good_and_toulmin():
+    """As many more specimens were to bring 75 new species: Fisher, in Orlitsky, Suresh & Wu (2016), PNAS 113, 13283."""
+    rare = np.repeat(np.arange(1, 25), CORBET)
+    assert len(rare) + 119 == 620
+    # Species with many specimens count by their number only: their terms are far beyond the smoothing.
+    often = np.full(119, (9031 - rare.sum()) // 119)
+    hits = np.concatenate([rare, often])
+    # The smoothing leaves out a part of the series, whose own standard error is near 19.
+    assert new_minima(hits, 9031, 9031).expected == pytest.approx(75, abs=6)
+    # Half as many: the series converges, and nothing is left out.
+    series = -sum((-0.5) ** times * species for times, species in enumerate(CORBET, 1))
+    assert new_minima(hits, 9031, 9031 // 2).expected == pytest.approx(series, abs=0.1)
 
 
 def test_new_minima_knows_its_limit():

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from enumerator.errors import InputError
 from enumerator.plots.curves import accumulation, stopped_early, trend
 from enumerator.plots.histograms import flow_times, losses, orders
-from enumerator.plots.matrices import overlaps, spectra
+from enumerator.plots.matrices import MOST_MINIMA, overlaps, spectra
+from enumerator.query import one_of
 from enumerator.statistics.counting import Sample, samples
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ def _figures(catalogue: Catalogue, sample: Sample) -> list[tuple[str, Figure]]:
     figures = [("losses", losses(catalogue, **one)), ("orders", orders(catalogue, **one))]
     figures += [("flow-times", flow_times(catalogue, **one)), ("accumulation", accumulation(catalogue, **one))]
     if minima:
-        first = sample.campaign_ids[0]
-        figures.append(("spectra", spectra(catalogue, campaign=first)))
+        often = one_of("minimum_id", [row["minimum_id"] for row in minima[:MOST_MINIMA]])
+        figures.append(("spectra", spectra(catalogue, landscape=sample.landscape_id, where=often)))
         if any(row["anti_aligned"] is not None for row in minima):
-            figures.append(("stopped-early", stopped_early(catalogue, first)))
+            figures.append(("stopped-early", stopped_early(catalogue, sample.campaign_ids)))
     for row in minima[:MOST_OVERLAPS]:
         found = catalogue.minimum(row["minimum_id"])
         if found["effective_students"]:

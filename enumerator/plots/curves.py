@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from enumerator.plots.style import (
     styled,
     whole_numbers,
 )
-from enumerator.statistics.counting import ENDED, one_sample
+from enumerator.statistics.counting import ENDED, PLAIN, Sample, one_sample
 from enumerator.statistics.frequencies import accumulation as accumulation_table
 from enumerator.statistics.frequencies import frequencies
 from enumerator.statistics.trend import curve_key, fitted
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
     from enumerator.catalogue import Catalogue
     from enumerator.enumeration import Enumeration
 # An order that never holds so large a share of the starts is left out where shares are drawn against the stop.
-LEAST = 0.005
+LEAST = 0.001
 
 
 @styled
 def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **selection: Any) -> Figure:
-    """Distinct minima against starts: as they were found, and as expected in any order, with its interval.
+    """Distinct minima against starts: as they were found, and as expected in any order, with its spread.
 
     A dashed line at Chao1, a lower bound of the number of minima. The selection must be one sample. Raises InputError
     otherwise.
@@ -50,7 +51,9 @@ def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **se
     drawn = figure(COLUMN, 2.5)
     axes = drawn.add_subplot()
     band = table["low"].to_numpy(), table["high"].to_numpy()
-    axes.fill_between(starts, *band, color=COLOURS[4], alpha=0.35, linewidth=0, label=f"{100 * confidence:g}% interval")
+    axes.fill_between(
+        starts, *band, color=COLOURS[4], alpha=0.35, linewidth=0, label=f"{100 * confidence:g}% of all orders"
+    )
     axes.plot(starts, table["expected"].to_numpy(), color=COLOURS[0], label="in any order")
     axes.step(starts, table["found"].to_numpy(), where="post", color="black", linewidth=0.9, label="as found")
     chao = richness(sample.hits(), sample.starts).chao1
@@ -73,8 +76,8 @@ def trend(
 ) -> Figure:
     """The share of the global minimum (`of` is global), or the mean order (order), against K, with a curve through it.
 
-    One curve for each dynamics, law and K - M. `reference` holds numbers from elsewhere: columns students, value, low,
-    high. Raises InputError where nothing is selected.
+    One curve for all that differ in K and M alone, at each K - M. `reference` holds numbers from elsewhere: columns
+    students, value, low, high. Raises InputError where nothing is selected.
     """
     rows = trend_table(catalogue, of, confidence, **selection).to_pylist()
     if not rows:
@@ -123,21 +126,23 @@ def trend(
 
 def _curve_names(keys: list[tuple[Any, ...]]) -> list[str]:
     """What tells the curves apart, K - M always."""
-    varies = [len({key[k] for key in keys}) > 1 for k in range(4)]
+    varies = [len({key[k] for key in keys}) > 1 for k in range(1, 5)]
     names = []
-    for gap, activation, dynamics, law in keys:
+    for gap, *others in keys:
         sizes = "K = M" if gap == 0 else f"K = M {'+' if gap > 0 else '-'} {abs(gap)}"
-        more = [text for text, differs in zip((activation, dynamics, law), varies[1:], strict=True) if differs]
-        names.append(", ".join([sizes, *(more or [dynamics, law.replace(" ", ", ")])]))
+        more = [text for text, differs in zip(others, varies, strict=True) if differs]
+        _, dynamics, law, settings = others
+        alone = [dynamics, law, *([] if settings == PLAIN else [settings])]
+        names.append(", ".join([sizes, *(text.replace(" ", ", ") for text in more or alone)]))
     return names
 
 
 @styled
-def stopped_early(catalogue: Catalogue, campaign: str) -> Figure:
+def stopped_early(catalogue: Catalogue, campaign: str | Sequence[str]) -> Figure:
     """Shares of the orders as a solver that stops early would have reported them, and where the starts end.
 
-    Left at a gradient norm, right at a flow time; order 0 counts by the order that is seen then. Raises InputError for
-    an unknown campaign, or one whose minima have no order.
+    Left at a gradient norm, right at a flow time; order 0 counts by the order that is seen then. Several campaigns must
+    be one sample. Raises InputError otherwise, for an unknown campaign, and where the minima have no order.
     """
     sample = one_sample(catalogue, campaign=campaign)
     ends = {
@@ -146,14 +151,14 @@ def stopped_early(catalogue: Catalogue, campaign: str) -> Figure:
         if row["outcome"] == ENDED and row["anti_aligned"] is not None
     }
     if not ends:
-        raise InputError(f"the minima of campaign {campaign} have no order: there is nothing to draw.")
+        raise InputError(f"the minima of campaign {sample.campaigns} have no order: there is nothing to draw.")
     stops = [("gradient_norm", value) for value in GRADIENT_NORMS], [("flow_time", value) for value in FLOW_TIMES]
     drawn = figure(PAGE, 2.9)
     parts = drawn.subplots(1, 2, sharey=True, width_ratios=(4, 5))
-    shares = [[_shares(catalogue, campaign, name, value) for name, value in kind] for kind in stops]
+    shares = [[_shares(catalogue, sample, name, value) for name, value in kind] for kind in stops]
     all_orders = sorted({order for kind in shares for one in kind for order in one} | set(ends))
     shown = [
-        o for o in all_orders if max([ends.get(o, 0), *(one.get(o, 0) for kind in shares for one in kind)]) >= 0.001
+        o for o in all_orders if max([ends.get(o, 0), *(one.get(o, 0) for kind in shares for one in kind)]) >= LEAST
     ]
     colours = order_colours(shown)
     for axes, kind, found, name in zip(parts, stops, shares, ("gradient norm", "flow time"), strict=True):
@@ -171,10 +176,11 @@ def stopped_early(catalogue: Catalogue, campaign: str) -> Figure:
     return drawn
 
 
-def _shares(catalogue: Catalogue, campaign: str, name: str, value: float) -> dict[int, float]:
+def _shares(catalogue: Catalogue, sample: Sample, name: str, value: float) -> dict[int, float]:
     """By order, zero loss included: the shares that a stop would have reported."""
-    shares: dict[int, float] = {}
-    for row in early_stops(catalogue, campaign, **{name: value}).to_pylist():
-        if row["anti_aligned"] is not None:
-            shares[row["anti_aligned"]] = shares.get(row["anti_aligned"], 0) + row["stopped_frequency"]
-    return shares
+    stopped: dict[int, int] = {}
+    for campaign in sample.campaign_ids:
+        for row in early_stops(catalogue, campaign, **{name: value}).to_pylist():
+            if row["anti_aligned"] is not None:
+                stopped[row["anti_aligned"]] = stopped.get(row["anti_aligned"], 0) + row["stopped"]
+    return {order: starts / sample.starts for order, starts in stopped.items()}

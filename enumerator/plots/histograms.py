@@ -25,7 +25,8 @@ def title(sample: Sample) -> str:
     K, M = sample.students, sample.teachers
     sizes = f"K = M = {K}" if K == M else f"K = {K}, M = {M}"
     activation = [] if sample.activation == "relu" else [sample.activation]
-    return ", ".join([sizes, *activation, sample.dynamics, sample.law.replace(" ", ", "), f"{sample.starts:,} starts"])
+    law = sample.law.replace(" ", ", ")
+    return ", ".join([sizes, *activation, sample.dynamics, law, *sample.unusual, f"{sample.starts:,} starts"])
 
 
 def _binned(

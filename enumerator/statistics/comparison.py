@@ -108,6 +108,8 @@ _COMPARISONS = pa.schema(
         ("second_starts", pa.int64()),
         ("first_dynamics", pa.string()),
         ("second_dynamics", pa.string()),
+        ("first_settings", pa.string()),
+        ("second_settings", pa.string()),
     ]
 )
 
@@ -168,6 +170,7 @@ def _comparison(
     names = [_class_names(sample, question) for sample in (first, second)]
     row: dict[str, Any] = {"first": first.campaigns, "second": second.campaigns, "question": question}
     row |= {"first_dynamics": first.dynamics, "second_dynamics": second.dynamics}
+    row |= {"first_settings": first.settings, "second_settings": second.settings}
     if pairs is not None:
         table, labels = _pair_table(pairs, names)
         starts = [int(table.sum())] * 2

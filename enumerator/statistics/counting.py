@@ -5,6 +5,7 @@ The starts themselves are only ever touched by grouping queries, so ten million 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from enumerator.errors import InputError
+from enumerator.problem import SINGLE_ABOVE, Tolerances, digest
 from enumerator.query import one_of, run
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 # The ends of starts that are minima; all other starts stay in the denominator.
 ENDED = "converged"
 OUTCOMES = (ENDED, "saddle", "unfinished", "diverged")
+# `Sample.settings` where nothing differs from the defaults.
+PLAIN = "default"
 
 
 class StartSelection(TypedDict, total=False):
@@ -47,6 +51,9 @@ class StartSelection(TypedDict, total=False):
 class Sample:
     """Starts that may be counted together: of campaigns that differ in the seed alone.
 
+    `settings` names what of the landscape and the tolerances differs from the defaults, sizes and activation left out,
+    as in `constraint=normalized precision=mixed`; PLAIN where nothing does.
+
     `classes` has a row for each end: outcome, minimum_id, label, loss, anti_aligned, orbit_size_log10, hits; `first`,
     the number of starts before the first that ended there, in the order of campaigns and indices; `even`, how many
     of the hits have an even index. Minima of the landscape that no start reached have hits 0 and no `first`.
@@ -58,6 +65,7 @@ class Sample:
     activation: str
     dynamics: str
     law: str
+    settings: str
     campaign_ids: tuple[str, ...]
     classes: pa.Table
 
@@ -71,10 +79,14 @@ class Sample:
         """The ids of the campaigns, with commas between."""
         return ",".join(self.campaign_ids)
 
+    @property
+    def unusual(self) -> list[str]:
+        """The entries of `settings`, none where all are the defaults."""
+        return [] if self.settings == PLAIN else self.settings.split(" ")
+
     def row(self) -> dict[str, Any]:
         """The columns that name a sample in every table."""
-        names = ("students", "teachers", "activation", "dynamics", "law", "campaigns", "landscape_id")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name, _ in SAMPLE_FIELDS}
 
     def column(self, name: str) -> np.ndarray:
         """A column of `classes`; nulls of numbers are NaN."""
@@ -105,6 +117,7 @@ SAMPLE_FIELDS = (
     ("activation", pa.string()),
     ("dynamics", pa.string()),
     ("law", pa.string()),
+    ("settings", pa.string()),
     ("campaigns", pa.string()),
     ("landscape_id", pa.string()),
 )
@@ -185,7 +198,16 @@ def samples(source: Catalogue | Enumeration, pool_seeds: bool = True, **selectio
     made = [_sample(selected, group, counted, points) for group in groups.values()]
     return sorted(
         (sample for sample in made if sample.starts),
-        key=lambda s: (s.students, s.teachers, s.activation, s.landscape_id, s.dynamics, s.law, s.campaigns),
+        key=lambda s: (
+            s.students,
+            s.teachers,
+            s.activation,
+            s.landscape_id,
+            s.dynamics,
+            s.law,
+            s.settings,
+            s.campaigns,
+        ),
     )
 
 
@@ -193,7 +215,9 @@ def one_sample(source: Catalogue | Enumeration, **selection: Any) -> Sample:
     """The starts selected, which must be one sample. Raises InputError where there are none or several."""
     found = samples(source, **selection)
     if len(found) != 1:
-        listed = "; ".join(f"K = {s.students}, M = {s.teachers}, {s.dynamics}, {s.law}" for s in found[:3])
+        listed = "; ".join(
+            ", ".join([f"K = {s.students}, M = {s.teachers}", s.dynamics, s.law, *s.unusual]) for s in found[:3]
+        )
         what = f"{len(found)} kinds ({listed}{', ...' if len(found) > 3 else ''})" if found else "none"
         raise InputError(f"expected starts of one landscape, dynamics and initial law, got {what}: select a campaign.")
     return found[0]
@@ -265,6 +289,7 @@ def _sample(source: Source, group: list[tuple[str, str, dict[str, Any]]], counte
         activation=landscape.get("activation", "relu"),
         dynamics=_with_settings(settings["dynamics"]),
         law=_law(settings["law"]),
+        settings=_settings(landscape, settings["tolerances"]),
         campaign_ids=tuple(entry[0] for entry in group),
         classes=pa.Table.from_pylist(classes, schema=_CLASS_FIELDS),
     )
@@ -280,3 +305,17 @@ def _law(law: Mapping[str, Any]) -> str:
     second = [f"second-layer={law['second_layer']}"] if "second_layer" in law else []
     first = [f"table={law['table'][:8]}"] if "table" in law else [f"d={law['dimension']}", f"scale={law['scale']:g}"]
     return " ".join([*first, *second])
+
+
+def _settings(landscape: Mapping[str, Any], tolerances: Mapping[str, float]) -> str:
+    """activation_slope=0.2 constraint=normalized second_layer=trained T=0f3a91bc linger_below=0 precision=mixed"""
+    named = {name: landscape[name] for name in ("activation_slope", "constraint", "second_layer") if name in landscape}
+    if "T" in landscape:
+        named["T"] = digest({"T": landscape["T"]})[:8]
+    usual = dataclasses.asdict(Tolerances())
+    named |= {name: tolerances[name] for name in usual if tolerances.get(name, usual[name]) != usual[name]}
+    if named.get("single_above") == SINGLE_ABOVE:
+        del named["single_above"]
+        named["precision"] = "mixed"
+    shown = (f"{name}={value if isinstance(value, str) else format(value, 'g')}" for name, value in named.items())
+    return " ".join(shown) or PLAIN

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
@@ -52,6 +54,21 @@ def wilson_interval(hits: ArrayLike, starts: ArrayLike, confidence: float = 0.95
     centre = (k + z2 / 2) / (n + z2)
     half = np.sqrt(z2) / (n + z2) * np.sqrt(k * (n - k) / n + z2 / 4)
     return np.where(k == 0, 0.0, centre - half), np.where(k == n, 1.0, centre + half)
+
+
+def coverage(
+    interval: Callable[[NDArray[np.int64], int], Interval], starts: int, shares: ArrayLike
+) -> NDArray[np.float64]:
+    """The probability that an interval, such as `wilson_interval`, covers each of these true shares; their shape.
+
+    A sum of binomial probabilities, no simulation: ends grow with the hits, so that the hits whose interval covers a
+    share are neighbours. Raises InputError.
+    """
+    low, high = interval(np.arange(starts + 1), starts)
+    p = np.asarray(shares, np.float64)
+    first, last = np.searchsorted(high, p, "left"), np.searchsorted(low, p, "right") - 1
+    below = np.where(first > 0, special.bdtr(np.maximum(first - 1, 0), starts, p), 0.0)
+    return special.bdtr(last, starts, p) - below
 
 
 def difference_interval(

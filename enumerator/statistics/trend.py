@@ -140,9 +140,10 @@ def trend(
 ) -> pa.Table:
     """The share of the global minimum (or the mean order) at each size, and a curve in the width through them.
 
-    A row for each sample. Samples with the same dynamics, law and K - M lie on one curve (a law with d = M, whatever
-    M, is one law), where they are enough for one: `curve` with its interval, null otherwise. Its degree is the given
-    one, or the lowest up to MOST_DEGREE that the points do not contradict; `dispersion` far above 1 says that they do.
+    A row for each sample. Samples that differ in K and M alone, at one K - M, lie on one curve (a law with d = M,
+    whatever M, is one law), where they are enough for one: `curve` with its interval, null otherwise. Its degree is
+    the given one, or the lowest up to MOST_DEGREE that the points do not contradict; `dispersion` far above 1 says
+    that they do.
     `low` and `high` are Wilson's for shares, normal ones for means. `counted` are the starts in the mean, or all. The
     global minimum is the lowest known of a landscape.
     Raises InputError.
@@ -188,9 +189,9 @@ def fitted(of: str, rows: list[dict[str, Any]], at: ArrayLike, degree: int | Non
 
 
 def curve_key(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What the samples of one curve have in common: K - M, activation, dynamics, law."""
+    """What the samples of one curve have in common: K - M, activation, dynamics, law, settings."""
     law = row["law"].replace(f"d={row['teachers']} ", "d=M ")
-    return row["students"] - row["teachers"], row["activation"], row["dynamics"], law
+    return row["students"] - row["teachers"], row["activation"], row["dynamics"], law, row["settings"]
 
 
 def _share(sample: Sample, confidence: float) -> dict[str, Any] | None:

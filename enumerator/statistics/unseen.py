@@ -130,30 +130,46 @@ def _chao1_variance(f1: int, f2: int, chao1: float) -> float:
 def rarefaction(hits: ArrayLike, starts: int, sizes: ArrayLike, confidence: float = 0.95) -> pa.Table:
     """Distinct minima expected among so many of the starts: starts, minima, low, high.
 
-    Hurlbert (1971), Ecology 52, 577; the interval is that of Colwell et al. (2012), J. Plant Ecol. 5, 3, eq. 5, with
-    Chao1 for the number of minima: what another sample of this size would find. Raises InputError for sizes beyond
-    `starts`.
+    Hurlbert (1971), Ecology 52, 577. In so large a part of all choices of these starts, `confidence`, the count lies
+    from `low` to `high`, whole numbers: normal ends, rounded outwards, with the variance of Heck, van Belle &
+    Simberloff (1975), Ecology 56, 1459. They say nothing on what other starts would find. Raises InputError for sizes
+    beyond `starts`.
     """
     found = _hits(hits, starts)
     sizes = np.asarray(sizes, np.int64)
     if ((sizes < 0) | (sizes > starts)).any():
         raise InputError(f"`sizes` must lie between 0 and the number of starts, {starts}.")
-    # missed[i, k]: the probability that minimum k is not among sizes[i] starts.
-    rest = starts - found
+    # Minima with the same hits are alike; there are few different numbers of hits, however many minima.
+    values, minima = np.unique(found, return_counts=True)
+    expected, spread = np.zeros(len(sizes)), np.zeros(len(sizes))
+    pairs = np.outer(minima, minima) - np.diag(minima)
+    for position, size in enumerate(sizes):
+        missed = _missed(values, starts, int(size))
+        together = _missed(values[:, None] + values, starts, int(size)) - np.outer(missed, missed)
+        expected[position] = (minima * (1 - missed)).sum()
+        variance = (minima * missed * (1 - missed)).sum() + (pairs * together).sum()
+        spread[position] = np.sqrt(max(variance, 0))
+    half = normal_quantile(confidence) * spread
+    # Rounding of the sums must not push an end that is a whole number to the next one.
+    low, high = np.floor(expected - half + 1e-6), np.ceil(expected + half - 1e-6)
+    # One start finds one minimum at most, and one at least where there are more starts than ended in none.
+    low = np.maximum(low, sizes > starts - found.sum())
+    high = np.minimum(high, np.minimum(sizes, len(found)))
+    columns = {"starts": sizes, "minima": expected, "low": low, "high": high}
+    return pa.table(columns)
+
+
+def _missed(hits: NDArray[np.int64], starts: int, size: int) -> NDArray[np.float64]:
+    """The probability that none of so many hits is among `size` of the starts; shape of `hits`."""
+    rest = starts - hits
     with np.errstate(invalid="ignore"):
         logs = (
             special.gammaln(rest + 1)
-            - special.gammaln(np.maximum(rest - sizes[:, None], 0) + 1)
+            - special.gammaln(np.maximum(rest - size, 0) + 1)
             - special.gammaln(starts + 1)
-            + special.gammaln(starts - sizes + 1)[:, None]
+            + special.gammaln(starts - size + 1)
         )
-    missed = np.where(rest - sizes[:, None] < 0, 0.0, np.exp(np.minimum(logs, 0)))
-    expected = (1 - missed).sum(axis=1)
-    total = richness(found, starts).chao1
-    variance = ((1 - missed) ** 2).sum(axis=1) - expected**2 / max(total, 1)
-    half = normal_quantile(confidence) * np.sqrt(np.maximum(variance, 0))
-    columns = {"starts": sizes, "minima": expected, "low": np.maximum(expected - half, 0), "high": expected + half}
-    return pa.table(columns)
+    return np.where(rest < size, 0.0, np.exp(np.minimum(logs, 0)))
 
 
 @dataclass(frozen=True)
