@@ -16,10 +16,11 @@ CASES = [
     ({"activation": "third"}, {"activation": "leaky_relu", "activation_slope": 1 / 3}),
     ({"constraint": "unit"}, {"constraint": "normalized"}),
     ({"dynamics": "stream"}, {"dynamics": "gradient-flow"}),
+    ({"dynamics": "stream", "precision": "mixed"}, {"dynamics": "gradient-flow", "precision": "mixed"}),
 ]
 
 
-@pytest.mark.parametrize(("new", "known"), CASES, ids=["activation", "constraint", "dynamics"])
+@pytest.mark.parametrize(("new", "known"), CASES, ids=["activation", "constraint", "dynamics", "mixed"])
 def test_a_line_makes_it_known_to_campaign_files_and_solver(monkeypatch, new, known):
     monkeypatch.setitem(ACTIVATIONS, "third", lambda: Rectifier(1 / 3))
     monkeypatch.setitem(CONSTRAINTS, "unit", Normalized)
