@@ -10,6 +10,7 @@ from jax.extend.core import jaxprs_in_params
 from references import RELU
 
 from cluster.inputs import request
+from enumerator.catalogue import Catalogue
 from enumerator.dynamics import check_solvable
 from enumerator.errors import InputError
 from enumerator.flow import gradient_flow, in_single_precision
@@ -18,6 +19,7 @@ from enumerator.kernels import kernels_of
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.solve import BatchShape, Outcome, solve_shard
 from enumerator.symmetry import canonical_form
+from enumerator.verification import verify
 
 LANDSCAPES = {
     "relu": Landscape(9, 9),
@@ -204,3 +206,11 @@ def test_double_is_double_throughout():
         kernels = kernels_of(Dynamics(), landscape.equations, tolerances, 16, None, is_transient)
         text = str(jax.make_jaxpr(kernels.advance)(V, None, kernels.empty(V, None, W)))
         assert "f64" in text and ("f32" in text) == is_transient
+
+
+def test_what_is_stored_is_verified_and_ends_there_when_it_is_run_again(tmp_path):
+    mixed = campaign(Landscape(5, 5), 3e-3)
+    atlas = Catalogue(tmp_path / "atlas", create=True)
+    atlas.register(mixed, shard_size=40, device="cpu")
+    atlas.commit_shard(solve_shard(mixed, 0, 40), 0, 40)
+    assert verify(atlas, sample=20).num_rows == 0
