@@ -87,7 +87,7 @@ def run(
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="double, or mixed: single while the gradient is large.  [default: double]")
+        str | None, typer.Option(help="double, or mixed: single until the gradient is small.  [default: double]")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at work.  [default: one per core, or per GPU]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",

@@ -104,8 +104,8 @@ def request(settings: dict[str, Any]) -> Request:
     tolerances = dict(settings.get("tolerances", {}))
     if not settings.get("lingering", True):
         tolerances["linger_below"] = 0.0
-    if check_choice("precision", settings.get("precision", "double"), PRECISIONS) == "mixed":
-        tolerances["single_above"] = SINGLE_ABOVE
+    if "precision" in settings:
+        tolerances["single_above"] = _single_above(settings["precision"], tolerances.get("single_above"))
     campaign = Campaign(
         landscape=landscape,
         dynamics=Dynamics(settings.get("dynamics", "gradient-flow"), settings.get("step"), settings.get("flow_time")),
@@ -119,6 +119,19 @@ def request(settings: dict[str, Any]) -> Request:
         if starts > len(law.Q):
             raise InputError(f"{initial} holds {len(law.Q)} initial overlaps, got --starts {starts}: ask for no more.")
     return Request(campaign, DEFAULT_STARTS if starts is None else starts, shard_size)
+
+
+def _single_above(precision: str, given: float | None) -> float:
+    """The tolerance of this name at the precision asked for; InputError where a given one says otherwise."""
+    is_mixed = check_choice("precision", precision, PRECISIONS) == "mixed"
+    if given is None:
+        return SINGLE_ABOVE if is_mixed else 0.0
+    if is_mixed != (given > 0):
+        raise InputError(
+            f"`precision` {precision} goes with a tolerance single_above {'above 0' if is_mixed else 'of 0'}, "
+            f"got {given!r}: leave out one of the two."
+        )
+    return given
 
 
 def duration(text: str, option: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 
 from enumerator.activations.base import Activation
 from enumerator.loss import one_sided_derivative, one_sided_gradient
@@ -28,7 +29,7 @@ def groups_of(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL)
     alive = np.flatnonzero(norms > tolerance * scale)
     rows = alive[np.argsort(-norms[alive], kind="stable")]
     units = W[rows] / norms[rows, None]
-    near = np.linalg.norm(units[:, None] - units[None], axis=2) <= tolerance
+    near = cdist(units, units) <= tolerance
     leaders: list[int] = []
     for k in range(len(rows)):
         led = np.flatnonzero(near[k, leaders])

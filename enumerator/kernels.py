@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from enumerator.dynamics import stepper_for
+from enumerator.dynamics import stepper_for, transient_for
+from enumerator.dynamics.base import handed_over
 from enumerator.equations import Equations
 from enumerator.geometry import Teachers
 from enumerator.invariance import projection
@@ -24,14 +25,16 @@ from enumerator.watch import WatchedLane, watch, watched_tick
 class Kernels(NamedTuple):
     """The compiled functions of one dynamics, each over a batch of lanes.
 
-    All take the teachers first. `empty` gives states to refill, `take_over` begins anew, with what they have passed,
-    lanes of other states; `passed` is what some of the lanes have passed: an entry per leaf of `Passed`.
+    All take the teachers first. `empty` gives states to fill: `refill` begins lanes at given weights, `take_over` goes
+    on with lanes that a transient hands over, which keep what they have passed. `lasts` tells which lanes a transient
+    keeps. `passed` is what some of the lanes have passed: an entry per leaf of `Passed`.
     """
 
     empty: Callable
     refill: Callable
     take_over: Callable
     advance: Callable
+    lasts: Callable
     losses: Callable
     passed: Callable
 
@@ -56,11 +59,11 @@ def kernels_of(
     axes: int | None,
     is_transient: bool,
 ) -> Kernels:
-    """`axes`: the number of teachers where they are the coordinate axes, which the program then knows."""
-    stepper = stepper_for(dynamics, equations, tolerances)
-    if is_transient:
-        assert stepper.transient is not None
-        stepper = stepper.transient
+    """`axes`: the number of teachers where they are the coordinate axes, which the program then knows.
+
+    `is_transient`: those of the transient; InputError if the dynamics has none.
+    """
+    stepper = (transient_for if is_transient else stepper_for)(dynamics, equations, tolerances)
     lingers = tolerances.linger_below if dynamics.name != "newton" else 0.0
 
     def start(V: Teachers, classes: Array | None, W: Array) -> Any:
@@ -71,8 +74,7 @@ def kernels_of(
 
     def take_over(V: Teachers, classes: Array | None, states: Any, others: Any, taken: Array, lanes: Array) -> Any:
         moved = jax.tree.map(lambda leaf: leaf[taken], others)
-        lane = start(V, classes, moved.W).lane
-        lane = replace(lane, flow_time=moved.flow_time, evaluations=lane.evaluations + moved.evaluations)
+        lane = jax.vmap(lambda c, lane: handed_over(stepper, V, projection(c, V), lane))(classes, moved.lane)
         return jax.tree.map(lambda old, new: old.at[lanes].set(new), states, replace(moved, lane=lane))
 
     def advance(V: Teachers, classes: Array | None, states: Any) -> Any:
@@ -81,9 +83,15 @@ def kernels_of(
         def tick(classes: Array | None, watched: WatchedLane) -> WatchedLane:
             project = projection(classes, V)
             low = lingers * norm if lingers else None
-            return watched_tick(lambda lane: stepper.tick(V, project, lane), norm, low, watched)
+            moves = None if stepper.lasts is None else stepper.lasts(V, watched.lane)
+            return watched_tick(partial(stepper.tick, V, project), norm, low, watched, moves)
 
         return jax.lax.fori_loop(0, ticks, lambda _, s: jax.vmap(tick)(classes, s), states)
+
+    def lasts(V: Teachers, states: WatchedLane) -> Array:
+        if stepper.lasts is None:
+            return jnp.ones_like(states.gradient_norm, bool)
+        return jax.vmap(partial(stepper.lasts, V))(states.lane)
 
     def losses(V: Teachers, W: Array) -> Array:
         constant = teacher_constant(equations.g, V)
@@ -110,6 +118,7 @@ def kernels_of(
         compiled(refill, 2),
         compiled(take_over, 2),
         compiled(advance, 2),
+        compiled(lasts),
         compiled(losses),
         compiled(passed),
     )

@@ -42,11 +42,14 @@ DYNAMICS: dict[str, tuple[str, ...]] = {
 }
 # The second layer that a student starts with where it is trained: all ones, or drawn from {-1, 1} or N(0, 1).
 SECOND_LAYER_LAWS = ("ones", "signs", "normal")
-# Of the gradient while it is large; whatever is stored is computed in double precision.
+# Of the gradient until it first falls to `Tolerances.single_above`; where a start ends is computed in double precision.
 PRECISIONS = ("double", "mixed")
-# Where mixed precision ends, see `Tolerances.single_above`: the error of a gradient in single precision, 3e-7 of the
-# weights, is a ten-thousandth of it there. At 1e-3 the steps become short, and a start takes 1.4 times as long.
+# Where mixed precision ends: the error of a gradient in single precision, 3e-7 of the weights, is a ten-thousandth of
+# it there. At 1e-3 the steps become short, and a start takes 1.4 times as long.
 SINGLE_ABOVE = 3e-3
+# The least `single_above`: a lane that lingers is below it, as `linger_below` has it, and rounding is 0.3% of the
+# gradient. At 3e-7 the gradient would never be seen to fall.
+LEAST_SINGLE_ABOVE = 1e-4
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -292,13 +295,19 @@ class Tolerances:
     # lingers on a saddle, which is then catalogued: where published runs were stopped. 0: none are, which
     # saves a polish for each.
     linger_below: float = 1e-4
-    # Gradient norm, over that of the teachers, above which the gradient is evaluated in single precision. 0: nowhere.
+    # Gradient norm, over that of the teachers: until it first falls to this the gradient is evaluated in single
+    # precision. 0: nowhere.
     single_above: float = 0.0
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             if entry.name not in ("linger_below", "single_above") or getattr(self, entry.name) != 0:
                 check_positive(entry.name, getattr(self, entry.name))
+        if 0 < self.single_above < LEAST_SINGLE_ABOVE:
+            raise InputError(
+                f"`single_above` must be 0 or at least {LEAST_SINGLE_ABOVE}, got {self.single_above!r}: "
+                "rounding of a gradient in single precision hides smaller ones."
+            )
 
 
 @dataclass(frozen=True, eq=False)

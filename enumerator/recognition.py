@@ -81,8 +81,6 @@ class Recogniser:
 
         An entry of Q differs by at most |w_i| |e_j| + |e_i| |w_j| + |e_i| |e_j|, one of R by |e_i| |v|.
         """
-        if len(network.W) != len(point.W):
-            return False
         apart = self.distance(network.W, point, network.second_layer_weights)
         longest = max(2 * float(point.norms.max(initial=0.0)) + apart, float(point.teacher_norms.max()))
         return apart * longest <= SAME * self.landscape.overlap_scale

@@ -11,8 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from enumerator.dynamics import stepper_for
+from enumerator.dynamics.base import Stepper, handed_over
 from enumerator.errors import InputError
-from enumerator.invariance import projection
+from enumerator.geometry import Teachers
+from enumerator.invariance import Projection, projection
 from enumerator.loss import compiled_gradient, exact_loss
 from enumerator.one_pass_sgd import trajectories
 from enumerator.overlaps import lift
@@ -53,25 +55,36 @@ def replay(campaign: Campaign, index: int) -> pa.Table:
     classes = start_classes(campaign, indices)
     project = projection(None if classes is None else jnp.asarray(classes[0]), V)
     stepper = stepper_for(campaign.dynamics, campaign.landscape.equations, campaign.tolerances)
+    first, last = stepper.transient or stepper, int(retired.evaluations[0])
+    state = jax.jit(lambda W: first.init(V, project, W))(jnp.asarray(initial_weights(campaign, indices)[0]))
+    passed = [(state.W, state.evaluations, state.flow_time, state.gradient_norm)]
+    state = _walk(first, V, project, state, last, passed)
+    if first is not stepper:
+        state = jax.jit(lambda lane: handed_over(stepper, V, project, lane))(state)
+        _walk(stepper, V, project, state, last, passed)
+    return pa.Table.from_pylist([_row(campaign, *entry) for entry in passed], schema=SCHEMA)
+
+
+def _walk(stepper: Stepper, V: Teachers, project: Projection, state: Any, last: int, passed: list[tuple]) -> Any:
+    """Advance a lane to `last` evaluations, or until it no longer lasts; each accepted step is added to `passed`.
+
+    An entry of `passed` is weights (K, D), evaluations, flow time and gradient norm.
+    """
 
     @jax.jit
-    def walk(state: Any) -> Any:
+    def ticks(state: Any) -> Any:
         def step(before: Any, _: None) -> Any:
             after = stepper.tick(V, project, before)
             return after, (after.W, after.evaluations, after.flow_time, after.gradient_norm)
 
         return jax.lax.scan(step, state, length=64)
 
-    state = jax.jit(lambda W: stepper.init(V, project, W))(jnp.asarray(initial_weights(campaign, indices)[0]))
-    rows = [_row(campaign, state.W, state.evaluations, state.flow_time, state.gradient_norm)]
-    previous = np.asarray(state.W)
-    while int(state.evaluations) < retired.evaluations[0]:
-        state, trace = walk(state)
-        for W, evaluations, flow_time, norm in zip(*map(np.asarray, trace), strict=True):
-            if evaluations <= retired.evaluations[0] and not np.array_equal(W, previous):
-                rows.append(_row(campaign, W, evaluations, flow_time, norm))
-                previous = W
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    while int(state.evaluations) < last and (stepper.lasts is None or bool(stepper.lasts(V, state))):
+        state, trace = ticks(state)
+        for entry in zip(*map(np.asarray, trace), strict=True):
+            if entry[1] <= last and not np.array_equal(entry[0], passed[-1][0]):
+                passed.append(entry)
+    return state
 
 
 # Rows of a run of one-pass SGD, which has no accepted steps: evenly spaced flow times.

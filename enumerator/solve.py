@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from enumerator.basins import Basins
 from enumerator.kernels import Passed, kernels_of
-from enumerator.problem import Campaign, Tolerances
+from enumerator.problem import Campaign
 from enumerator.sampling import initial_weights, lane_width, start_classes
 from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, orders_of_long_students, shard_result
 from enumerator.stops import STOPS
@@ -56,10 +56,72 @@ _LAST_LANES = 8
 basins_in_hand = lru_cache(maxsize=2)(Basins)
 
 
-def _spent(states: Any, tolerances: Tolerances) -> NDArray[np.bool_]:
-    """Which lanes have used up the evaluations, or the flow time, that they may."""
-    evaluations, flow_times = map(np.asarray, (states.evaluations, states.flow_time))
-    return (evaluations >= tolerances.max_evaluations) | (flow_times >= tolerances.max_flow_time)
+class _Lanes:
+    """Lanes that advance together, their states on the device: which start occupies which, by its position.
+
+    `symmetries` are those of the starts, see `start_classes`.
+    """
+
+    is_transient = False
+
+    def __init__(self, campaign: Campaign, symmetries: NDArray[np.int32] | None, shape: BatchShape) -> None:
+        landscape = campaign.landscape
+        self.campaign, self.symmetries = campaign, symmetries
+        self.V = jnp.asarray(landscape.teacher_factor)
+        axes = landscape.teachers if landscape.is_orthonormal else None
+        self.kernels = kernels_of(
+            campaign.dynamics, landscape.equations, campaign.tolerances, shape.ticks, axes, self.is_transient
+        )
+        self.occupant = np.full(shape.lanes, -1, np.int64)
+        self.block = max(_LAST_LANES, shape.lanes // 8)
+        nothing = np.zeros((shape.lanes, landscape.students, lane_width(campaign)))
+        self.states = self.kernels.empty(self.V, self._classes(), nothing)
+
+    def _classes(self, lanes: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.int32] | None:
+        """The symmetry of the start of each of some lanes, if any start has one."""
+        return None if self.symmetries is None else self.symmetries[np.maximum(self.occupant[lanes], 0)]
+
+    def free(self) -> NDArray[np.intp]:
+        """The lanes that no start occupies."""
+        return np.flatnonzero(self.occupant < 0)
+
+    def _blocks(self, count: int) -> Iterator[NDArray[np.intp]]:
+        """The numbers below `count`, `block` at a time; the last ones again where they do not fill a block."""
+        for first in range(0, count, self.block):
+            yield np.resize(np.arange(first, min(first + self.block, count)), self.block)
+
+    def begin(self, positions: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Put starts, by position (n,) and weights (n, K, D), into free lanes; returns these lanes."""
+        lanes = self.free()[: len(positions)]
+        self.occupant[lanes] = positions
+        for few in self._blocks(len(lanes)):
+            classes = self._classes(lanes[few])
+            self.states = self.kernels.refill(self.V, classes, self.states, weights[few], lanes[few])
+        return lanes
+
+    def move_in(self, others: _Lanes, taken: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Put lanes that others hand over into free ones, as many as there are; returns these lanes."""
+        lanes = self.free()[: len(taken)]
+        taken = taken[: len(lanes)]
+        self.occupant[lanes], others.occupant[taken] = others.occupant[taken], -1
+        for few in self._blocks(len(lanes)):
+            classes = self._classes(lanes[few])
+            self.states = self.kernels.take_over(self.V, classes, self.states, others.states, taken[few], lanes[few])
+        return lanes
+
+    def tick(self) -> None:
+        """Let every lane do its ticks."""
+        self.states = self.kernels.advance(self.V, self._classes(), self.states)
+
+    def shrink(self) -> NDArray[np.intp]:
+        """Move the last lanes into a smaller batch, once they fit; returns the lanes that are left."""
+        count = len(self.occupant)
+        if not len(self.free()) >= count - _LAST_LANES > 0:
+            return np.arange(count)
+        keep = np.argsort(self.occupant < 0, kind="stable")[:_LAST_LANES]
+        self.states = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[keep]), self.states)
+        self.occupant = self.occupant[keep]
+        return keep
 
 
 class _Queue:
@@ -73,8 +135,9 @@ class _Queue:
     def __bool__(self) -> bool:
         return self.taken < len(self.indices)
 
-    def take(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """At most `count` further starts: positions (n,), weights (n, K, D); fewer only when none are left."""
+    def fill(self, lanes: _Lanes) -> NDArray[np.intp]:
+        """Put waiting starts into free lanes; returns these lanes, fewer than are free only when no start is left."""
+        count = len(lanes.free())
         while len(self.weights) < count and self.drawn < len(self.indices):
             wanted = self.indices[self.drawn : self.drawn + self.block]
             self.weights = np.concatenate([self.weights, initial_weights(self.campaign, wanted, self.block)])
@@ -82,121 +145,68 @@ class _Queue:
         weights, self.weights = self.weights[:count], self.weights[count:]
         positions = np.arange(self.taken, self.taken + len(weights))
         self.taken += len(weights)
-        return positions, weights
-
-
-class _Lanes:
-    """Lanes that advance together, their states on the device: which start occupies which, by its position."""
-
-    def __init__(
-        self, campaign: Campaign, indices: NDArray[np.int64], shape: BatchShape, is_transient: bool = False
-    ) -> None:
-        landscape = campaign.landscape
-        self.campaign, self.indices = campaign, indices
-        self.V = jnp.asarray(landscape.teacher_factor)
-        axes = landscape.teachers if landscape.is_orthonormal else None
-        self.kernels = kernels_of(
-            campaign.dynamics, landscape.equations, campaign.tolerances, shape.ticks, axes, is_transient
-        )
-        self.occupant = np.full(shape.lanes, -1, np.int64)
-        self.block = max(_LAST_LANES, shape.lanes // 8)
-        self.symmetries = start_classes(campaign, indices)
-        self.states: Any = None
-
-    def _classes(self, lanes: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.int32] | None:
-        """The symmetry of the start of each of some lanes, if any start has one."""
-        return None if self.symmetries is None else self.symmetries[np.maximum(self.occupant[lanes], 0)]
-
-    def _free(self) -> NDArray[np.intp]:
-        return np.flatnonzero(self.occupant < 0)
-
-    def _blocks(self, count: int) -> Iterator[NDArray[np.intp]]:
-        """The numbers below `count`, `block` at a time; the last ones again where they do not fill a block."""
-        for first in range(0, count, self.block):
-            yield np.resize(np.arange(first, min(first + self.block, count)), self.block)
-
-    def _have_states(self, W: Any) -> None:
-        """States for all lanes, to be filled; W (K, D) like the weights of a lane."""
-        if self.states is None:
-            like = np.broadcast_to(W, (len(self.occupant), *W.shape))
-            self.states = self.kernels.empty(self.V, self._classes(), like)
-
-    def _begin(self, queue: _Queue) -> NDArray[np.intp]:
-        """Put waiting starts into free lanes; returns these lanes."""
-        free = self._free()
-        positions, weights = queue.take(len(free))
-        lanes = free[: len(positions)]
-        self.occupant[lanes] = positions
-        if len(lanes):
-            self._have_states(weights[0])
-        for few in self._blocks(len(lanes)):
-            classes = self._classes(lanes[few])
-            self.states = self.kernels.refill(self.V, classes, self.states, weights[few], lanes[few])
-        return lanes
-
-    def _move_in(self, others: _Lanes, taken: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Put some lanes of others into free ones; returns these lanes."""
-        lanes = self._free()[: len(taken)]
-        self.occupant[lanes], others.occupant[taken] = others.occupant[taken], -1
-        self._have_states(np.asarray(others.states.W[0]))
-        for few in self._blocks(len(lanes)):
-            classes = self._classes(lanes[few])
-            self.states = self.kernels.take_over(self.V, classes, self.states, others.states, taken[few], lanes[few])
-        return lanes
+        return lanes.begin(positions, weights)
 
 
 class _Transient(_Lanes):
-    """The lanes of a campaign in mixed precision as long as their gradient is large."""
+    """The lanes of a campaign in mixed precision until their gradient first falls below `single_above`.
 
-    def __init__(self, campaign: Campaign, indices: NDArray[np.int64], shape: BatchShape, queue: _Queue) -> None:
-        super().__init__(campaign, indices, shape, is_transient=True)
+    Which lanes are beside it, and when the host looks, makes no difference to a lane: one that has come down stays
+    where it is until it is handed over.
+    """
+
+    is_transient = True
+
+    def __init__(
+        self, campaign: Campaign, symmetries: NDArray[np.int32] | None, shape: BatchShape, queue: _Queue
+    ) -> None:
+        super().__init__(campaign, symmetries, shape)
         self.queue = queue
 
     def __bool__(self) -> bool:
         return bool(self.queue) or bool((self.occupant >= 0).any())
 
-    def settled(self, count: int) -> NDArray[np.intp]:
-        """Advance until `count` lanes (or all that there are) have come down, or spent their budget; these lanes."""
-        self._begin(self.queue)
-        tolerances, occupied = self.campaign.tolerances, self.occupant >= 0
-        below = tolerances.single_above * self.campaign.landscape.teacher_scale
+    def fill(self, lanes: _Lanes) -> NDArray[np.intp]:
+        """Hand over lanes until less than an eighth of the others is free, or none is left; returns those filled.
+
+        Neither of the two batches then advances with many lanes that do nothing: here, all that have come down are
+        handed over first, and starts that wait take their place.
+        """
+        enough, filled = max(1, len(lanes.occupant) // 8), []
         while True:
-            states = self.states
-            norms, spent = np.asarray(states.gradient_norm), _spent(states, tolerances)
-            settled = np.flatnonzero(occupied & (~(norms > below) | spent))  # NaN counts: it will not come down
-            if len(settled) >= min(count, occupied.sum()):
-                return settled[:count]
-            self.states = self.kernels.advance(self.V, self._classes(), states)
+            self.queue.fill(self)
+            lasts = np.asarray(self.kernels.lasts(self.V, self.states))
+            filled.append(lanes.move_in(self, np.flatnonzero((self.occupant >= 0) & ~lasts)))
+            if not self or len(lanes.free()) < enough:
+                return np.concatenate(filled)
+            if not self.queue:
+                self.shrink()
+            self.tick()
 
 
 class _Batch(_Lanes):
     """The lanes that may retire, and below which gradient norm to look at each of them next."""
 
     def __init__(self, campaign: Campaign, indices: NDArray[np.int64], shape: BatchShape) -> None:
-        super().__init__(campaign, indices, shape)
+        symmetries = start_classes(campaign, indices)
+        super().__init__(campaign, symmetries, shape)
+        self.indices = indices
         self.basins = basins_in_hand(campaign)
         self.rows = StartRows(campaign.landscape)
         self.lingerings: list[Lingering] = []
         queue = _Queue(campaign, indices, 4 * shape.lanes)
         is_mixed = campaign.tolerances.single_above > 0
-        self.source = _Transient(campaign, indices, shape, queue) if is_mixed else queue
+        self.source = _Transient(campaign, symmetries, shape, queue) if is_mixed else queue
         self.look_below = np.zeros(shape.lanes)
         self.polish_below = np.zeros(shape.lanes)
 
     def fill(self) -> bool:
-        """Put waiting starts into free lanes, or move the last ones into a smaller batch; False when none are left."""
-        free = self._free()
-        if len(free) and self.source:
-            if isinstance(self.source, _Transient):
-                lanes = self._move_in(self.source, self.source.settled(len(free)))
-            else:
-                lanes = self._begin(self.source)
-            self._begin_looking(lanes)
-        elif not self.source and len(free) >= len(self.occupant) - _LAST_LANES > 0:
-            keep = np.argsort(self.occupant < 0, kind="stable")[:_LAST_LANES]
-            self.states = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[keep]), self.states)
-            self.occupant, self.look_below = self.occupant[keep], self.look_below[keep]
-            self.polish_below = self.polish_below[keep]
+        """Fill free lanes, or move the last ones into a smaller batch; False when no start is left."""
+        if not self.source:
+            keep = self.shrink()
+            self.look_below, self.polish_below = self.look_below[keep], self.polish_below[keep]
+        elif len(self.free()):
+            self._begin_looking(self.source.fill(self))
         return bool((self.occupant >= 0).any())
 
     def _begin_looking(self, lanes: NDArray[np.intp]) -> None:
@@ -204,10 +214,10 @@ class _Batch(_Lanes):
 
     def advance(self) -> int:
         """Let every lane do its ticks, then retire those whose end is known; returns their number."""
-        self.states = self.kernels.advance(self.V, self._classes(), self.states)
+        self.tick()
         tolerances, states = self.campaign.tolerances, self.states
         norms, evaluations, flow_times = map(np.asarray, (states.gradient_norm, states.evaluations, states.flow_time))
-        spent = _spent(states, tolerances)
+        spent = (evaluations >= tolerances.max_evaluations) | (flow_times >= tolerances.max_flow_time)
         self._begin_looking(np.flatnonzero(norms > self.basins.first_look))  # again, where a lane has left a saddle
         calls = (norms <= self.look_below) | spent | ~np.isfinite(norms)
         attended = np.flatnonzero((self.occupant >= 0) & calls)

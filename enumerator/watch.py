@@ -80,7 +80,7 @@ def watch(lane: Any) -> WatchedLane:
     )
 
 
-def _entered(
+def _written(
     watched: WatchedLane,
     new: Bool[Array, " n"],
     W: Float[Array, "K D"],
@@ -105,18 +105,22 @@ def watched_tick(
     norm: float | Float[Array, ""],
     low: float | Float[Array, ""] | None,
     watched: WatchedLane,
+    moves: Bool[Array, ""] | None = None,
 ) -> WatchedLane:
     """One tick of the lane, then a look at where it is. At most one entry is written; a second one waits for a tick.
 
     `norm` is the unit of GRADIENT_NORMS, `low` the gradient norm below which a lane lingers, None for never (newton,
-    whose tick would take 6% longer).
+    whose tick would take 6% longer). `moves` tells whether the tick moves the lane, None that every one does: a lane
+    that stays passes nothing.
     """
     lane = tick(watched.lane)
     slope, time = lane.gradient_norm, lane.flow_time
+    if moves is not None:
+        slope, time = jnp.where(moves, slope, jnp.nan), jnp.where(moves, time, jnp.nan)  # below and beyond nothing
     stops = jnp.concatenate([slope <= norm * np.array(GRADIENT_NORMS), time >= np.array(FLOW_TIMES)])  # false for NaN
     stopped = stops & ~watched.seen[:STOPS]
     if low is None:
-        return replace(_entered(watched, stopped, lane.W, slope, time, time), lane=lane)
+        return replace(_written(watched, stopped, lane.W, slope, time, time), lane=lane)
     leaves = (watched.lowest_norm <= low) & (slope > _LEAVES * watched.lowest_norm)
     free = ~watched.seen[STOPS:]
     lingered = ~stopped.any()  # or nothing
@@ -124,7 +128,7 @@ def watched_tick(
     new = jnp.concatenate([stopped, leaves & free & (jnp.cumsum(free) == 1)])
     is_lowest = slope < watched.lowest_norm
     return replace(
-        _entered(
+        _written(
             watched,
             new,
             W=jnp.where(lingered, watched.lowest, lane.W),

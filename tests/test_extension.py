@@ -7,22 +7,28 @@ from cluster.inputs import check_settings, request
 from enumerator.activations import ACTIVATIONS
 from enumerator.activations.relu import Rectifier
 from enumerator.constraints import CONSTRAINTS
-from enumerator.constraints.normalized import Normalized
 from enumerator.dynamics import STEPPERS, gradient_flow
 from enumerator.problem import DYNAMICS
 from enumerator.solve import solve_shard
+
+
+def third():
+    """Leaky ReLU of one slope."""
+    return Rectifier(1 / 3)
+
 
 CASES = [
     ({"activation": "third"}, {"activation": "leaky_relu", "activation_slope": 1 / 3}),
     ({"constraint": "unit"}, {"constraint": "normalized"}),
     ({"dynamics": "stream"}, {"dynamics": "gradient-flow"}),
+    ({"dynamics": "stream", "precision": "mixed"}, {"dynamics": "gradient-flow", "precision": "mixed"}),
 ]
 
 
-@pytest.mark.parametrize(("new", "known"), CASES, ids=["activation", "constraint", "dynamics"])
+@pytest.mark.parametrize(("new", "known"), CASES, ids=["activation", "constraint", "dynamics", "mixed"])
 def test_a_line_makes_it_known_to_campaign_files_and_solver(monkeypatch, new, known):
-    monkeypatch.setitem(ACTIVATIONS, "third", lambda: Rectifier(1 / 3))
-    monkeypatch.setitem(CONSTRAINTS, "unit", Normalized)
+    monkeypatch.setitem(ACTIVATIONS, "third", f"{__name__}:third")
+    monkeypatch.setitem(CONSTRAINTS, "unit", "enumerator.constraints.normalized:Normalized")
     monkeypatch.setitem(STEPPERS, "stream", gradient_flow.stepper)
     monkeypatch.setitem(DYNAMICS, "stream", ())
     results = []

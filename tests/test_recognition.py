@@ -40,7 +40,8 @@ def test_what_it_calls_the_same_has_the_same_overlaps_and_nothing_else_does(T, s
     answers = []
     for point in points:
         for other in points:
-            order = rng.permutation(len(T))
+            # Students in any order, and teachers, here axes of equal length.
+            order = np.ix_(rng.permutation(len(T)), rng.permutation(len(T)))
             for size in (1e-14, 1e-11, 1e-9, 1e-6):
                 W = point.W[order] + size * landscape.teacher_scale * rng.normal(size=point.W.shape) / 6
                 network = network_of(W, landscape)

@@ -62,6 +62,7 @@ def test_campaign_file_schema_offers_what_the_code_takes():
         ("constraint", problem.CONSTRAINTS),
         ("second_layer", problem.SECOND_LAYERS),
         ("dynamics", problem.DYNAMICS),
+        ("precision", problem.PRECISIONS),
     ):
         # Registers decide; where names stand in the schema as well, they are the same.
         listed = properties[name].get("enum") or re.findall(r"[a-z_-]+", properties[name]["description"].split(": ")[1])

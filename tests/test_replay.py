@@ -6,7 +6,7 @@ import pytest
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.identify import identify, overlaps_of_weights
-from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
+from enumerator.problem import SINGLE_ABOVE, Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.replay import replay
 from enumerator.sampling import initial_weights
 from enumerator.solve import solve_shard
@@ -15,9 +15,13 @@ from tests.stiff_reference import flow_end
 LANDSCAPE = Landscape(7, 7)
 
 
-@pytest.mark.parametrize("name", ["gradient-flow", "newton"])
-def test_a_replay_walks_from_the_initial_overlaps_to_the_retired_lane(name):
-    campaign = Campaign(LANDSCAPE, Dynamics(name), InitialLaw(20))
+@pytest.mark.parametrize(
+    ("name", "single_above"),
+    [("gradient-flow", 0.0), ("newton", 0.0), ("gradient-flow", SINGLE_ABOVE)],
+    ids=["gradient-flow", "newton", "mixed"],
+)
+def test_a_replay_walks_from_the_initial_overlaps_to_the_retired_lane(name, single_above):
+    campaign = Campaign(LANDSCAPE, Dynamics(name), InitialLaw(20), tolerances=Tolerances(single_above=single_above))
     starts = solve_shard(campaign, 0, 8).starts
     trajectory = replay(campaign, 5).to_pydict()
     W = initial_weights(campaign, np.array([5]))[0]
@@ -25,11 +29,14 @@ def test_a_replay_walks_from_the_initial_overlaps_to_the_retired_lane(name):
     assert (np.diff(trajectory["evaluations"]) > 0).all()
     # Up to the tolerance of the integrator, 1e-4 of the weights, the loss falls at every step.
     assert (np.diff(trajectory["loss"]) < 1e-4).all()
-    assert np.abs(np.array(trajectory["Q"][-1]).reshape(7, 7) - starts.Q[5]).max() < 1e-12
-    assert trajectory["gradient_norm"][-1] == pytest.approx(starts.gradient_norm[5], rel=1e-6)
+    # In single precision a lane rounds otherwise than within a batch, 3e-7 of the weights. That changes its steps, and
+    # where it retires by some per cent of what is left to the minimum, 1e-4 in the overlaps.
+    apart, within = (1e-12, 1e-6) if single_above == 0 else (1e-5, 0.1)
+    assert np.abs(np.array(trajectory["Q"][-1]).reshape(7, 7) - starts.Q[5]).max() < apart
+    assert trajectory["gradient_norm"][-1] == pytest.approx(starts.gradient_norm[5], rel=within)
     if name == "gradient-flow":
         assert (np.diff(trajectory["flow_time"]) > 0).all()
-        assert trajectory["flow_time"][-1] == pytest.approx(starts.flow_time[5])
+        assert trajectory["flow_time"][-1] == pytest.approx(starts.flow_time[5], rel=within)
         # Halfway, the overlaps are those of a stiff solver at the same time, to the integrator's error.
         middle = len(trajectory["loss"]) // 2
         end = flow_end(W, LANDSCAPE.teacher_factor, trajectory["flow_time"][middle])

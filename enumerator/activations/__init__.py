@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from enumerator.errors import InputError
@@ -11,25 +11,12 @@ from enumerator.errors import InputError
 if TYPE_CHECKING:
     from enumerator.activations.base import Activation
 
-
-def _rectifier(slope: float = 0.0) -> Activation:
-    from enumerator.activations.relu import Rectifier
-
-    return Rectifier(slope)
-
-
-def _erf() -> Activation:
-    from enumerator.activations.erf import Erf
-
-    return Erf()
-
-
-# By name: from the slope that the landscape gives (None: none) to the activation, whose module, and JAX with it, loads
-# when it is first called.
-ACTIVATIONS: dict[str, Callable[..., Activation]] = {
-    "relu": _rectifier,
-    "leaky_relu": _rectifier,
-    "erf": _erf,
+# By name, the class of the activation, as module:class: it takes the slope that the landscape gives, if any. The
+# module, and JAX with it, loads when it is first asked for.
+ACTIVATIONS = {
+    "relu": "enumerator.activations.relu:Rectifier",
+    "leaky_relu": "enumerator.activations.relu:Rectifier",
+    "erf": "enumerator.activations.erf:Erf",
 }
 # Those that have a slope.
 SLOPED = ("leaky_relu",)
@@ -47,4 +34,5 @@ def check_slope(name: str, slope: float | None) -> None:
 def activation_named(name: str, slope: float | None = None) -> Activation:
     """The activation of this name. Raises InputError for a wrong slope, see `check_slope`."""
     check_slope(name, slope)
-    return ACTIVATIONS[name]() if slope is None else ACTIVATIONS[name](slope)
+    activation = resolve_name(ACTIVATIONS[name])
+    return activation() if slope is None else activation(slope)

@@ -28,6 +28,14 @@ def stepper_for(dynamics: Dynamics, equations: Equations, tolerances: Tolerances
     return STEPPERS[dynamics.name](dynamics, equations, tolerances)
 
 
+def transient_for(dynamics: Dynamics, equations: Equations, tolerances: Tolerances) -> Stepper:
+    """The state machine of lanes whose gradient is large, in single precision; InputError where there is none."""
+    transient = None if dynamics.is_noisy else stepper_for(dynamics, equations, tolerances).transient
+    if transient is None:
+        raise InputError(f"`precision` mixed goes with dynamics gradient-flow, got {dynamics.name}.")
+    return transient
+
+
 def check_solvable(campaign: Campaign) -> None:
     """Raise InputError for what the identity has a place for but no solver of this version enumerates.
 
@@ -40,8 +48,8 @@ def check_solvable(campaign: Campaign) -> None:
         check_sgd(campaign)
     else:
         stepper_for(campaign.dynamics, landscape.equations, campaign.tolerances)
-    if campaign.tolerances.single_above and campaign.dynamics.name != "gradient-flow":
-        raise InputError(f"`precision` mixed goes with dynamics gradient-flow, got {campaign.dynamics.name}.")
+    if campaign.tolerances.single_above:
+        transient_for(campaign.dynamics, landscape.equations, campaign.tolerances)
     if landscape.second_layer == "trained" and not landscape.merges:
         raise InputError(
             "`second_layer` trained goes with relu or leaky_relu and constraint none in this version, got "

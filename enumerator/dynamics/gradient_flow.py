@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from enumerator.dynamics.base import Stepper
 from enumerator.equations import Equations
@@ -14,15 +19,13 @@ from enumerator.problem import Dynamics, Tolerances
 
 
 def stepper(dynamics: Dynamics, equations: Equations, tolerances: Tolerances) -> Stepper:
-    """dW/dt = -grad L(W), one stage of a step per tick; above `single_above` the gradient in single precision."""
-    precise = _stepper(lambda V: gradient_flow(equations, V), equations, tolerances, PROBE_LENGTH)
+    """dW/dt = -grad L(W), one stage of a step per tick; in single precision until it first falls to `single_above`."""
+    field = partial(gradient_flow, equations)
+    precise = _stepper(field, equations, tolerances, PROBE_LENGTH)
     if not tolerances.single_above:
         return precise
-
-    def single(V: Teachers) -> VectorField:
-        return in_single_precision(lambda V: gradient_flow(equations, V), V)
-
-    return precise._replace(transient=_stepper(single, equations, tolerances, SINGLE_PROBE_LENGTH))
+    single = _stepper(partial(in_single_precision, field), equations, tolerances, SINGLE_PROBE_LENGTH)
+    return precise._replace(transient=_until_small(single, tolerances))
 
 
 def _stepper(
@@ -36,3 +39,17 @@ def _stepper(
         return rkc_tick(field(V, project), tolerances.step_error, state, settled(equations), probe_length)
 
     return Stepper(init=lambda V, project, W: rkc_init(field(V, project), W, probe_length), tick=tick)
+
+
+def _until_small(single: Stepper, tolerances: Tolerances) -> Stepper:
+    """The stepper for lanes whose gradient is above `single_above`, and whose budget is not spent."""
+
+    def lasts(V: Teachers, lane: RKCState) -> Bool[Array, ""]:
+        is_large = lane.gradient_norm > tolerances.single_above * jnp.sqrt((V * V).sum())  # false for NaN
+        return is_large & (lane.evaluations < tolerances.max_evaluations) & (lane.flow_time < tolerances.max_flow_time)
+
+    def tick(V: Teachers, project: Projection, lane: RKCState) -> RKCState:
+        goes_on = lasts(V, lane)
+        return jax.tree.map(lambda new, old: jnp.where(goes_on, new, old), single.tick(V, project, lane), lane)
+
+    return Stepper(init=single.init, tick=tick, lasts=lasts)
