@@ -1,6 +1,8 @@
 """The service, by real HTTP: the tables of the disk, in every format, from one moment; campaigns; the client."""
 
 import io
+import json
+import re
 import time
 
 import numpy as np
@@ -184,6 +186,12 @@ def test_health_metrics_and_the_description(path, service):
     parameters = described["paths"]["/tables/{name}"]["get"]["parameters"]
     assert any(entry.get("examples") or entry["schema"].get("examples") for entry in parameters)
     assert set(service.get("/tables").json) == set(TABLE_NAMES)
+    for reference in re.findall(r'"\$ref": ?"#/([^"]+)"', json.dumps(described)):
+        place = described
+        for step in reference.split("/"):
+            place = place[step]
+    asked = described["paths"]["/campaigns"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert not {"teacher", "initial", "grid"} & set(asked["properties"])
 
 
 def test_a_campaign_is_started_followed_cancelled_and_completed(path, remote, service):
@@ -219,7 +227,13 @@ def until(condition) -> None:
         ({"students": 3}, "`teachers` is missing"),
         ({"students": 3, "teachers": 3, "teacher": "/etc/passwd"}, "`teacher` names a file, which a request cannot"),
         ({"students": 3, "teachers": 3, "initial": "../x.npz"}, "`initial` names a file, which a request cannot"),
+        ({"students": 3, "teachers": 3, "teacher": "orthonormal"}, "`teacher` names a file"),
+        ({"students": 3, "teachers": 3, "grid": {"teacher": ["/etc/T.npy"]}}, "`grid` makes many campaigns of one"),
+        ({"students": 3, "teachers": 3, "grid": [{"students": [10**9]}]}, "`grid` makes many campaigns of one"),
+        ({"students": 3, "teachers": 3, "tolerances": {"T": "/etc/T.npy"}}, "unknown setting `tolerances.T`"),
+        ({"students": 3, "teachers": 3, "tolerances": {"step_error": {"initial": "/x.npz"}}}, "is not of type 'number'"),
         ({"students": 10**9, "teachers": 3}, "`students` must be at most 512 here"),
+        ({"students": 3, "teachers": 1e9}, "`teachers` must be at most 512 here"),
         ({"students": 3, "teachers": 3, "catalogue": "/tmp/x"}, "unknown setting `catalogue`"),
         ({"students": 2, "teachers": 2, "T": [[1.0, 0.0], [0.0, -1.0]]}, "positive semidefinite"),
         ({"students": 2, "teachers": 2, "T": "x"}, "`T` must hold numbers"),

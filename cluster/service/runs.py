@@ -26,6 +26,12 @@ PATIENCE = 60.0
 MOST_RUNS = 1
 # What stands for the files of a campaign file: matrices, in the request itself.
 MATRICES = ("T", "Q", "R")
+# Settings of a campaign file that a request cannot have, and why.
+REFUSED = {
+    "teacher": "names a file, which a request cannot: send T",
+    "initial": "names a file, which a request cannot: send Q and R",
+    "grid": "makes many campaigns of one file, and a request starts one: send a request for each",
+}
 
 
 class Runs:
@@ -95,13 +101,12 @@ def read_request(settings: dict[str, Any], folder: Path) -> Request:
 def _as_file(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The settings as a campaign file has them: matrices in files. Raises InputError."""
     settings = dict(settings)
-    for name in ("teacher", "initial"):
-        if settings.get(name, "orthonormal") != "orthonormal":
-            raise InputError(
-                f"`{name}` names a file, which a request cannot: send {'T' if name == 'teacher' else 'Q and R'}."
-            )
+    for name, reason in REFUSED.items():
+        if name in settings:
+            raise InputError(f"`{name}` {reason}.")
     for name in ("students", "teachers"):
-        if isinstance(settings.get(name), int) and settings[name] > MOST_NEURONS:
+        # A number with a point counts as well: to the schema 1e9 is a whole number.
+        if isinstance(settings.get(name), int | float) and settings[name] > MOST_NEURONS:
             raise InputError(f"`{name}` must be at most {MOST_NEURONS} here, got {settings[name]}.")
     matrices = {name: _array(name, settings.pop(name)) for name in MATRICES if name in settings}
     check_settings(settings, "the request")
