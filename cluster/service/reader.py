@@ -28,9 +28,11 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+import enumerator.statistics  # noqa: F401  # loads SciPy's distributions: once, for all children
 from cluster.service.answers import identification, point_as_json
 from cluster.service.formats import ENCODERS
 from cluster.service.view import GoneError, Moments, View
+from cluster.statistics_commands import computed
 from enumerator import query
 from enumerator.catalogue import Catalogue
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
@@ -113,6 +115,10 @@ class Answers:
         if request["op"] == "table":
             schema, batches = view.select(request["name"], request["selection"])
             self._table(schema, batches, request, frames)
+        elif request["op"] == "statistics":
+            asked = (request[name] for name in ("of", "options", "confidence", "selection"))
+            rows = computed(view, *asked)  # type: ignore[arg-type]  # it has what statistics ask of a catalogue
+            self._table(rows.schema, iter(rows.to_batches()), request, frames)
         elif request["op"] == "sql":
             schema, batches = view.sql(request["query"])
             self._table(schema, batches, request, frames)

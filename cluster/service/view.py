@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Unpack
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -97,7 +98,7 @@ class View:
             self._datasets[name] = read(dataset) if kept else dataset
         return self._datasets[name]
 
-    def datasets(self, names: set[str] | tuple[str, ...] = TABLE_NAMES) -> dict[str, ds.Dataset | pa.Table]:
+    def datasets(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, ds.Dataset | pa.Table]:
         """The rows of several tables by name."""
         return {name: self.dataset(name) for name in names}
 
@@ -121,6 +122,11 @@ class View:
         if not in_windows or (limit is not None and limit <= WINDOW):
             return statement.schema, _batches(statement, datasets)
         return statement.schema, _first(limit, self._windows(name, selection, datasets))
+
+    def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The campaigns selected, as `Catalogue.campaigns`: with `datasets`, all that statistics ask of a catalogue."""
+        schema, batches = self.select("campaigns", selection)
+        return pa.Table.from_batches(batches, schema)
 
     def _windows(self, name: str, selection: Selection, datasets: Datasets) -> Iterator[pa.RecordBatch]:
         chosen = selection.get("campaign")
