@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.inputs import Request, check_settings, request
+from cluster.inputs import Request, as_toml, check_settings, request
 from enumerator.errors import InputError
 
 # Students and teachers of a campaign that comes from outside: beyond, a landscape alone takes too much memory.
@@ -137,8 +137,7 @@ class _Run:
         self._progress: dict[str, Any] = {"done": 0, "asked": starts}
         self._folder = tempfile.TemporaryDirectory(prefix="enumerator-run-")
         folder = Path(self._folder.name)
-        # JSON is TOML's equal for what a campaign file holds, but for its notation.
-        (folder / "campaign.toml").write_text(_toml(_as_file(settings, folder)), encoding="utf-8")
+        (folder / "campaign.toml").write_text(as_toml(_as_file(settings, folder)), encoding="utf-8")
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "cluster.service.run", "run", str(folder / "campaign.toml")),
@@ -189,12 +188,3 @@ class _Run:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
-
-
-def _toml(settings: dict[str, Any]) -> str:
-    """The settings as TOML: scalars, then the table of tolerances."""
-    plain = {key: value for key, value in settings.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
-    for key in settings.keys() - plain.keys():
-        lines += [f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in settings[key].items())]
-    return "\n".join(lines) + "\n"
