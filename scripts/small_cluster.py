@@ -43,6 +43,9 @@ class SmallCluster:
         from ray.cluster_utils import Cluster
 
         os.environ[MARK] = f"{self.folder}/head"
+        # Where Ray writes down which cluster was started last: not into the file of all of this machine.
+        os.environ["RAY_TMPDIR"] = self.folder
+        os.mkdir(f"{self.folder}/ray")
         options: dict[str, Any] = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "temp_dir": self.folder}
         options["include_dashboard"] = self._jobs
         if self._jobs:
@@ -59,7 +62,8 @@ class SmallCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.environ.pop(MARK, None)
+        for name in (MARK, "RAY_TMPDIR"):
+            os.environ.pop(name, None)
         self.processes("")
         for process in self._seen.values():
             with suppress(psutil.NoSuchProcess):
