@@ -164,7 +164,8 @@ def test_one_minimum_has_its_matrices(path, service, remote):
         ("frequencies", {"campaign": [make_campaign().id, make_campaign(4).id], "confidence": 0.9}),
         ("unseen", {"more": 50}),
         ("accumulation", {"where": "start_index < 100 -- of 300"}),
-        ("distributions", {"quantity": "loss", "by": "outcome"}),
+        # Whole numbers: a mean of others depends in its last digit on the order in which threads add them up.
+        ("distributions", {"quantity": "evaluations", "by": "outcome"}),
         ("comparison", {"students": 3}),
         ("comparison", {"campaign": [make_campaign(seed=1).id, make_campaign().id]}),
         ("trend", {"quantity": "order"}),

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from cluster.service.limits import MOST_NEURONS
 from cluster.service.readers import AnswerError
-from cluster.service.runs import MOST_NEURONS, REFUSED, BusyError
+from cluster.service.runs import REFUSED, BusyError
 from cluster.service.tables import ERROR, ERRORS
 from enumerator.tables import campaign_file_schema
 

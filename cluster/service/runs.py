@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from cluster.inputs import Request, as_toml, check_settings, request
+from cluster.service.limits import MOST_NEURONS
 from enumerator.errors import InputError
 
-# Students and teachers of a campaign that comes from outside: beyond, a landscape alone takes too much memory.
-MOST_NEURONS = 512
 # Lines of what a run says that are kept.
 LINES = 500
 # Seconds that a run has to stop when asked to.

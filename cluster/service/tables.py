@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from cluster.service import metrics
 from cluster.service.formats import MEDIA_TYPES, choose_media_type
+from cluster.service.limits import MOST_NEURONS
 from cluster.service.readers import Answer, AnswerError
 from cluster.statistics_commands import misplaced
 from enumerator.selection import Selection, output_schema
@@ -28,7 +29,7 @@ Format = Literal["json", "csv", "arrow", "parquet"]
 Statistic = Literal["frequencies", "unseen", "accumulation", "distributions", "comparison", "trend"]
 _WHOLE = 2**53
 _LIST = 10_000
-Matrix = Annotated[list[list[float]], Field(max_length=4096)]
+Matrix = Annotated[list[list[float]], Field(max_length=MOST_NEURONS)]
 # How errors and tables look, for the description of the interface.
 ERROR = {
     "application/json": {
@@ -185,7 +186,7 @@ class Network(BaseModel):
     T: Annotated[Matrix | None, Field(description="Teacher overlaps; orthonormal teachers if not given.")] = None
     W: Matrix | None = None
     V: Matrix | None = None
-    teachers: Annotated[int | None, Field(ge=1, le=1024, description="M, orthonormal teachers.")] = None
+    teachers: Annotated[int | None, Field(ge=1, le=MOST_NEURONS, description="M, orthonormal teachers.")] = None
     landscape: Annotated[str | None, Field(max_length=100, description="Or a landscape of the catalogue, an id.")] = (
         None
     )
