@@ -43,10 +43,12 @@ class SmallCluster:
         from ray.cluster_utils import Cluster
 
         os.environ[MARK] = f"{self.folder}/head"
-        # Where Ray writes down which cluster was started last: not into the file of all of this machine.
+        # Where Ray writes down which cluster was started last, and jobs look it up: not the place of all of this
+        # machine, or they reach for another's.
         os.environ["RAY_TMPDIR"] = self.folder
         os.mkdir(f"{self.folder}/ray")
-        options: dict[str, Any] = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "temp_dir": self.folder}
+        options: dict[str, Any] = {"num_cpus": 0, "object_store_memory": OBJECT_STORE}
+        options["temp_dir"] = f"{self.folder}/ray"
         options["include_dashboard"] = self._jobs
         if self._jobs:
             options |= {"dashboard_host": "127.0.0.1", "dashboard_port": free_port()}
