@@ -8,11 +8,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
-
 from cluster.machine import available_gpus, choose_device
 from cluster.plan import default_shard_size, missing_shards, quick
-from cluster.pool import Pool
+from cluster.pool import Pool, room_for_workers
 from cluster.progress import Display, Tally, display
 from cluster.session import ray_session
 from enumerator.catalogue import Catalogue, CommitSummary
@@ -65,7 +63,8 @@ def run_campaign(
 
     Starts Ray on this machine by itself, for itself alone, unless Ray runs in this process already or
     `address` names a cluster; it shuts down only what it started. `workers` defaults to one per core,
-    or per GPU; `progress` is one of `cluster.progress.DISPLAYS`, or a display. Ctrl-C and SIGTERM (`interrupted`), or
+    or per GPU; on the cluster at `address` they come and go with its nodes, and wait as long as there are none.
+    `progress` is one of `cluster.progress.DISPLAYS`, or a display. Ctrl-C and SIGTERM (`interrupted`), or
     `time_limit` seconds (`timed_out`), end the run after the shard that is being committed; the same
     call goes on from there. Raises InputError for bad input, SolverError if a worker fails or a shard
     ends its worker again and again.
@@ -80,11 +79,12 @@ def run_campaign(
             # Before Ray starts: an interrupt in its midst would leave half of it running.
             with StopSignals() as stop, ray_session(address, workers, device):
                 stop.arm()  # Ray takes SIGTERM.
-                elastic, workers = workers is None, _workers(workers, device)
-                size = shard_size or default_shard_size(starts, workers, device == "gpu", quick(campaign))
+                elastic = workers is None and address is not None
+                count_of = _workers(workers, device, address)
+                size = shard_size or default_shard_size(starts, count_of, device == "gpu", quick(campaign))
                 size = catalogue.register(campaign, size, device).shard_size
                 shards = missing_shards(starts, size, catalogue.done(campaign.id))
-                with Pool(campaign, device, min(workers, len(shards)), shards, elastic) as pool:
+                with Pool(campaign, device, min(count_of, len(shards)), shards, elastic) as pool:
                     while pool.busy and not (stop.asked or timed_out):
                         for shard, result in pool.finished(PATIENCE):
                             count.add(result, catalogue.commit_shard(result, *shard))
@@ -135,9 +135,14 @@ def _finish(catalogue: Catalogue, campaign: Campaign) -> None:
         catalogue.finish(campaign.id, "complete")
 
 
-def _workers(wanted: int | None, device: str) -> int:
-    """How many workers: those wanted, or one per core, or per GPU. Raises InputError if there is no room for them."""
-    room = int(ray.cluster_resources().get("GPU" if device == "gpu" else "CPU", 0))
+def _workers(wanted: int | None, device: str, address: str | None) -> int:
+    """How many workers: those wanted, or one per core, or per GPU. Raises InputError if there is no room for them.
+
+    On a cluster at an address they wait for room: its nodes may join later, or only when somebody waits for them.
+    """
+    room = room_for_workers(device)
+    if address is not None:
+        return wanted or max(room, 1)
     if room < (wanted or 1):
         raise InputError(f"`workers` must be at most {room} on this Ray cluster, got {wanted or 1}: one per {device}.")
     return wanted or room

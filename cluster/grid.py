@@ -15,7 +15,7 @@ import typer
 
 from cluster.driver import RunSummary, StopSignals, check_request, run_campaign
 from cluster.grid_display import GridDisplay
-from cluster.inputs import Request, request
+from cluster.inputs import FILES, Request, request
 from cluster.options import say
 from cluster.output import write_table
 from cluster.session import ray_session
@@ -26,8 +26,6 @@ from enumerator.tables import campaign_file_schema
 # These may follow the number of teachers: K = M + 1, d = M.
 _TIED = re.compile(r"teachers\s*(?:\+\s*(\d+))?")
 _MAY_FOLLOW = ("students", "dimension")
-# Settings that are files, relative to the campaign file.
-_FILES = ("teacher", "initial")
 
 
 def expand(settings: dict[str, Any], folder: Path, options: dict[str, Any]) -> list[Request]:
@@ -44,7 +42,7 @@ def expand(settings: dict[str, Any], folder: Path, options: dict[str, Any]) -> l
         lists = {name: _values(name, values) for name, values in grid.items() if name not in options}
         for combination in product(*lists.values()):
             chosen = common | dict(zip(lists, combination, strict=True))
-            for name in _FILES:
+            for name in FILES:
                 if name in lists and chosen[name] != "orthonormal":
                     chosen[name] = str(folder / chosen[name])
             try:

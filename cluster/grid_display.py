@@ -26,6 +26,7 @@ class GridDisplay:
         self.paces: dict[int, Pace] = {}
         self.done: set[int] = set()
         self._live: Live | None = None
+        self._lines: dict[int, JsonLines] = {}
 
     def __enter__(self) -> GridDisplay:
         if self.name == "bar":
@@ -43,7 +44,8 @@ class GridDisplay:
         """What shows the campaign at this position; its run calls it."""
         self.paces[position] = Pace()
         if self.name == "json":
-            return JsonLines(sys.stderr, self.campaigns[position][1].campaign.id)
+            self._lines[position] = JsonLines(sys.stderr, self.campaigns[position][1].campaign.id)
+            return self._lines[position]
         return {"bar": _Row, "lines": _Line}[self.name](self, position) if self.name != "none" else Silent()
 
     def update(self, position: int, tally: Tally) -> None:
@@ -56,6 +58,8 @@ class GridDisplay:
         """A campaign is over, also one of which nothing was missing."""
         self.done.add(position)
         self.update(position, tally)
+        if self.name == "json":
+            self._lines[position].close(tally)
         if self.name == "lines":
             print(f"{self.where(position)}: {tally.text()}", file=sys.stderr, flush=True)
 

@@ -6,6 +6,7 @@ Everything here raises InputError before anything is written or started.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from enumerator.problem import (
 from enumerator.tables import campaign_file_schema
 from enumerator.validation import check_choice
 
+# Settings that are files, relative to the campaign file.
+FILES = ("teacher", "initial")
 # Starts of a campaign that does not say how many: enough to see every minimum that holds 1% of them.
 DEFAULT_STARTS = 1000
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -54,7 +57,7 @@ def read_campaign_file(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"expected a campaign file in TOML, got {path}: {error}.") from None
     check_settings(settings, str(path))
-    for name in ("teacher", "initial"):
+    for name in FILES:
         if name in settings and settings[name] != "orthonormal":
             settings[name] = str(path.parent / settings[name])
     return settings
@@ -82,6 +85,23 @@ def check_settings(settings: dict[str, Any], source: str) -> None:
     for name, choices in (("activation", ACTIVATIONS), ("constraint", CONSTRAINTS), ("dynamics", DYNAMICS)):
         if settings.get(name, next(iter(choices))) not in choices:
             raise InputError(f"{source}: `{name}` must be one of {', '.join(choices)}, got {settings[name]!r}.")
+
+
+def as_toml(settings: dict[str, Any]) -> str:
+    """A campaign file with these settings: texts, finite numbers and lists of them, which TOML writes as JSON does."""
+    plain, tables = list[str](), list[str]()
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            tables += [f"[{name}]", *_toml_lines(value)]
+        elif isinstance(value, list):
+            tables += [line for table in value for line in (f"[[{name}]]", *_toml_lines(table))]
+        else:
+            plain += _toml_lines({name: value})
+    return "\n".join([*plain, *tables]) + "\n"
+
+
+def _toml_lines(values: dict[str, Any]) -> list[str]:
+    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
 
 
 def request(settings: dict[str, Any]) -> Request:

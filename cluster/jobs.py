@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 import cluster
 import enumerator
-from cluster.inputs import read_campaign_file, request
+from cluster.inputs import FILES, as_toml, read_campaign_file, request
 from enumerator.errors import EnumeratorError, InputError
 from enumerator.problem import digest
 from enumerator.tables import resource
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 # Our jobs are called so.
 PREFIX = "enumerator-"
-# The files of a campaign file, which go with it.
-_FILES = ("teacher", "initial")
 # Seconds in which the head of a cluster that has just been started takes jobs.
 AGENT_SECONDS = 120.0
 # What `status` tells of a job.
@@ -54,12 +52,17 @@ class Submission:
     existed: bool
 
 
-def job_id(settings: dict[str, Any], catalogue: str) -> str:
-    """The id of the job of a campaign file: its campaigns and the catalogue decide, not how many starts are asked."""
-    asked = {name: value for name, value in settings.items() if name not in ("starts", "shard_size")}
-    if "grid" not in asked:
-        asked = {"campaign": request(settings).campaign.id}
-    return PREFIX + digest({**asked, "catalogue": catalogue})
+def asked_of(settings: dict[str, Any], folder: Path) -> dict[str, int]:
+    """How many starts are asked of each campaign of a campaign file in `folder`, by id. Raises InputError."""
+    from cluster.grid import expand
+
+    found = expand(settings, folder, {}) if "grid" in settings else [request(settings)]
+    return {wanted.campaign.id: wanted.starts for wanted in sorted(found, key=lambda wanted: wanted.campaign.id)}
+
+
+def job_id(campaigns: Iterable[str], catalogue: str) -> str:
+    """The id of the job of some campaigns: they and the catalogue decide, not their order, nor how many starts."""
+    return PREFIX + digest({"campaigns": sorted(campaigns), "catalogue": catalogue})
 
 
 def submit(file: Path, address: str, catalogue: str, options: tuple[str, ...] = (), pip: bool = False) -> Submission:
@@ -74,7 +77,8 @@ def submit(file: Path, address: str, catalogue: str, options: tuple[str, ...] = 
             f"a disk that all its nodes share, got {catalogue}."
         )
     settings = read_campaign_file(file)
-    job, asked = job_id(settings, catalogue), str(settings.get("starts"))
+    campaigns = asked_of(settings, file.parent)
+    job, asked = job_id(campaigns, catalogue), " ".join(map(str, campaigns.values()))
     with _reaching(address) as client, tempfile.TemporaryDirectory(prefix="enumerator-job-") as folder:
         known = {entry.submission_id: entry for entry in client.list_jobs()}.get(job)
         if known is not None:
@@ -115,16 +119,7 @@ def pack(file: Path, settings: dict[str, Any], folder: Path) -> None:
 
     Nothing else: credentials for the catalogue are those that the nodes of the cluster have in their environment.
     """
-    text = file.read_text(encoding="utf-8")
-    shutil.copyfile(file, folder / "campaign.toml")
-    for number, name in enumerate(_FILES):
-        if name in settings and settings[name] != "orthonormal":
-            source = Path(settings[name])
-            target = f"file-{number}{source.suffix}"
-            shutil.copyfile(source, folder / target)
-            named = str(source.relative_to(file.parent)) if source.is_relative_to(file.parent) else str(source)
-            text = text.replace(json.dumps(named), json.dumps(target)).replace(f"'{named}'", json.dumps(target))
-    (folder / "campaign.toml").write_text(text, encoding="utf-8")
+    (folder / "campaign.toml").write_text(as_toml(_with_files(settings, file.parent, folder)), encoding="utf-8")
     for package in (enumerator, cluster):
         source = Path(str(package.__file__)).parent
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "schemas"))
@@ -132,6 +127,34 @@ def pack(file: Path, settings: dict[str, Any], folder: Path) -> None:
         source = resource(name)
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         copy(source, folder / name)
+
+
+def _with_files(settings: dict[str, Any], parent: Path, folder: Path) -> dict[str, Any]:
+    """The settings, the files that they name copied into `folder` and named as they are there; those of a grid too."""
+    targets: dict[Path, str] = {}
+
+    def carried(source: Path) -> str:
+        if source not in targets:
+            targets[source] = f"file-{len(targets)}{source.suffix}"
+            shutil.copyfile(source, folder / targets[source])
+        return targets[source]
+
+    def named(values: dict[str, Any]) -> dict[str, Any]:
+        """One table of a grid, whose files are relative to the campaign file."""
+        files = {name: values[name] for name in FILES if name in values}
+        return values | {
+            name: [entry if entry == "orthonormal" else carried(parent / entry) for entry in entries]
+            for name, entries in files.items()
+        }
+
+    result = dict(settings)
+    for name in FILES:
+        if settings.get(name, "orthonormal") != "orthonormal":
+            result[name] = carried(Path(settings[name]))
+    if "grid" in settings:
+        grid = settings["grid"]
+        result["grid"] = [named(values) for values in grid] if isinstance(grid, list) else named(grid)
+    return result
 
 
 def requirements() -> list[str]:
@@ -153,18 +176,27 @@ def status(address: str, job: str | None) -> pa.Table:
         for name, entry in jobs.items():
             if not name.startswith(PREFIX) or job not in (None, name):
                 continue
-            told = _progress(client.get_job_logs(name))
+            metadata = entry.metadata or {}
+            told = _progress(client.get_job_logs(name), sum(map(int, metadata.get("starts", "").split())))
             row = {"job": name, "status": str(entry.status).rpartition(".")[2].lower(), **told}
-            rows.append(row | {"catalogue": (entry.metadata or {}).get("catalogue")})
+            rows.append(row | {"catalogue": metadata.get("catalogue")})
     return pa.Table.from_pylist(rows, STATUS)
 
 
-def _progress(logs: str) -> dict[str, Any]:
-    """The last line of progress in the logs of a job."""
-    for line in reversed(logs.splitlines()):
-        if line.startswith('{"campaign_id"'):
-            return json.loads(line)
-    return {}
+def _progress(logs: str, asked: int) -> dict[str, Any]:
+    """How far a job is, of which so many starts are asked, by the lines of progress in its logs.
+
+    The campaigns of a grid run one after the other: what each has found is added up (a minimum that two of them have
+    found counts twice), the rate is that of the one at work.
+    """
+    lines = [json.loads(line) for line in logs.splitlines() if line.startswith('{"campaign_id"')]
+    if not lines:
+        return {}
+    last = {line["campaign_id"]: line for line in lines}.values()
+    found = {name: sum(line[name] for line in last) for name in ("done", "minima", "unfinished")}
+    rate = lines[-1]["rate"]
+    left = None if not rate else round(max(asked - found["done"], 0) / rate, 1)
+    return {"campaign_id": lines[-1]["campaign_id"], "asked": asked, "rate": rate, "seconds_left": left, **found}
 
 
 def logs(address: str, job: str) -> str:

@@ -36,6 +36,10 @@ MOST_CRASHES = 3
 # worker three times over one shard.
 FEWEST_CUT = 64
 PIECES = 4
+# An elastic pool has so many workers for each for which there is room, and one at least. Those that wait are what a
+# cluster that grows by demand sees: it doubles, as far as it may; they go with the driver, so nothing is asked for
+# when that has died. On a cluster that does not grow they cost nothing.
+AHEAD = 2
 # Seconds between two looks at what the cluster has room for.
 LOOK_SECONDS = 2.0
 # Seconds in which the calls to a dead worker fail, generously.
@@ -59,8 +63,9 @@ class Pool:
     """Workers that solve shards, two at a time handed to each. A worker that dies is replaced, its shards solved again.
 
     Ray could do that by itself, but would go on for ever with a shard that ends every worker it meets. A worker gets
-    shards when it is up, so that one for which there is no room any more holds nothing back. `elastic` pools follow
-    the cluster: there are `workers` at first, then as many as it has room for, and shards to solve.
+    shards when it is up, so that one for which there is no room, or none any more, holds nothing back. `elastic` pools
+    follow the cluster: there are `workers` at first, then AHEAD times as many as it has room for, as far as there are
+    shards to solve.
     """
 
     def __init__(
@@ -139,15 +144,16 @@ class Pool:
             self._hand_out()
 
     def _follow_cluster(self) -> None:
-        """Workers where nodes have joined, as far as there is work; none that wait for nodes that have gone."""
+        """Workers where nodes have joined or may join, as far as there is work; none that wait for more."""
         if not self._elastic or time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        room = max(1, int(ray.cluster_resources().get("GPU" if self._device == "gpu" else "CPU", 0)))
-        wanted = min(room, len(self._waiting) + sum(len(worker.calls) for worker in self._workers))
+        most = max(1, AHEAD * room_for_workers(self._device))
+        wanted = min(most, len(self._waiting) + sum(len(worker.calls) for worker in self._workers))
         self._workers += [self._start() for _ in range(wanted - len(self._workers))]
-        waiting = [worker for worker in self._workers if worker.starting is not None]
-        for worker in waiting[: max(0, len(self._workers) - room)]:
+        # The last to come are the first to go: those before them may be starting.
+        waiting = [worker for worker in reversed(self._workers) if worker.starting is not None]
+        for worker in waiting[: max(0, len(self._workers) - wanted)]:
             with quiet():
                 ray.kill(worker.actor)
             self._workers.remove(worker)
@@ -204,6 +210,11 @@ class Pool:
                 f"{shard[1] - 1} of {self._campaign_id}. {advice}"
             )
         return [shard]
+
+
+def room_for_workers(device: str) -> int:
+    """How many workers the nodes that are there have room for, if nobody else takes any."""
+    return int(ray.cluster_resources().get("GPU" if device == "gpu" else "CPU", 0))
 
 
 def _result(call: ray.ObjectRef, shard: Range, timeout: float | None = None) -> ShardResult:

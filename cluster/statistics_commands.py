@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # What `stats --of` prints. Their functions load SciPy's distributions, which takes a second: when first called.
 TABLES = ("frequencies", "unseen", "accumulation", "distributions", "comparison", "trend")
+# The options that not all of them take.
+_TAKES = {"frequencies": ("by",), "distributions": ("by", "quantity"), "trend": ("quantity",), "unseen": ("more",)}
 
 StudentsOption = Annotated[int | None, typer.Option(help="Only landscapes with so many students.")]
 TeachersOption = Annotated[int | None, typer.Option(help="Only landscapes with so many teachers.")]
@@ -75,34 +78,36 @@ def _stats(
         "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
         "campaign": campaign or None, "dynamics": dynamics, "where": where,
     }  # fmt: skip
-    options = {"by": by, "quantity": quantity, "more": more}
+    options = {name: value for name, value in (("by", by), ("quantity", quantity), ("more", more)) if value is not None}
+    if of not in TABLES:
+        raise InputError(f"`--of` must be one of {', '.join(TABLES)}, got {of!r}.")
+    if (wrong := misplaced(of, options)) is not None:
+        raise InputError(f"`--{wrong[0]}` goes with --of {wrong[1]}, got --of {of}.")
     atlas = Catalogue(catalogue)
-    table = _computed(
-        atlas, of, {name: value for name, value in options.items() if value is not None}, confidence, selection
-    )
-    write_table(table, of, format, output)
+    write_table(computed(atlas, of, options, confidence, selection), of, format, output)
     if of == "frequencies":
         _say_unseen(atlas, confidence, selection)
 
 
-_TAKES = {"frequencies": ("by",), "distributions": ("by", "quantity"), "trend": ("quantity",), "unseen": ("more",)}
-
-
-def _computed(
-    atlas: Catalogue, of: str, options: dict[str, Any], confidence: float, selection: dict[str, Any]
-) -> pa.Table:
-    from enumerator import statistics
-
-    if of not in TABLES:
-        raise InputError(f"`--of` must be one of {', '.join(TABLES)}, got {of!r}.")
+def misplaced(of: str, options: Iterable[str]) -> tuple[str, str] | None:
+    """The first of the options by, quantity and more that the table `of` does not take, and the tables that do."""
     for name in options:
         if name not in _TAKES.get(of, ()):
-            takers = " or ".join(key for key, names in _TAKES.items() if name in names)
-            raise InputError(f"`--{name}` goes with --of {takers}, got --of {of}.")
-    if "quantity" in options:
-        options["of"] = options.pop("quantity")
+            return name, " or ".join(key for key, names in _TAKES.items() if name in names)
+    return None
+
+
+def computed(
+    atlas: Catalogue, of: str, options: dict[str, Any], confidence: float, selection: dict[str, Any]
+) -> pa.Table:
+    """The table `of`, one of TABLES, of the starts selected; its `options` are by, quantity and more. InputError."""
+    from enumerator import statistics
+
+    options = {"of" if name == "quantity" else name: value for name, value in options.items()}
     if of == "comparison":
-        return statistics.compare(atlas, confidence=confidence, campaigns=selection.pop("campaign"), **selection)
+        campaigns = selection.get("campaign")
+        rest = {name: value for name, value in selection.items() if name != "campaign"}
+        return statistics.compare(atlas, confidence=confidence, campaigns=campaigns, **rest)
     if of == "distributions":
         return statistics.distributions(atlas, **options, **selection)
     function = {"frequencies": statistics.frequencies, "unseen": statistics.unseen}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Unpack
@@ -16,7 +17,7 @@ from enumerator.errors import InputError, SolverError
 from enumerator.point_table import KnownPoint, Matcher, PointTable, candidate, same_points
 from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign
-from enumerator.query import nearest, quoted, run
+from enumerator.query import Datasets, nearest, quoted, run
 from enumerator.selection import Selection, select
 from enumerator.start_table import StartTable
 from enumerator.starts import Outcome, ShardResult
@@ -194,13 +195,16 @@ class Catalogue:
             labels += run(f"select label from {table}", data)["label"].to_pylist()
         raise InputError(f"no minimum {name!r} in {self.store.address} ({nearest(name, labels)}).")
 
+    def datasets(self, names: Iterable[str] = TABLE_NAMES) -> Datasets:
+        """The rows of several tables by name, such that every row named in one is there in the other."""
+        return {name: self.store.dataset(table) for name, table in self.store.snapshot(names).items()}
+
     def sql(self, query: str) -> pa.Table:
         """The result of one SELECT statement (DuckDB) over the tables; nothing else can be read or written.
 
         Raises InputError for any other statement, and for one with a mistake.
         """
-        datasets = {name: self.store.dataset(table) for name, table in self.store.snapshot().items()}
-        return run(query, datasets, hint=f"The tables are {', '.join(TABLE_NAMES)}")
+        return run(query, self.datasets(), hint=f"The tables are {', '.join(TABLE_NAMES)}")
 
 
 def _check_verdicts(result: ShardResult) -> None:

@@ -8,14 +8,17 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
 from enumerator.errors import CatalogueError, InputError
 from enumerator.selection import Selection, check_selection
+
+if TYPE_CHECKING:
+    from enumerator.statistics.counting import StartSelection
 
 _ARROW = "application/vnd.apache.arrow.stream"
 
@@ -70,12 +73,31 @@ class RemoteCatalogue:
 
     def batches(self, table: str, **selection: Unpack[Selection]) -> Iterator[pa.RecordBatch]:
         """The rows of a table as they arrive, for more of them than fit into memory."""
-        with self._reader(table, selection) as reader:
+        check_selection(selection)
+        with self._reader(f"/tables/{table}", selection) as reader:
             yield from reader
 
     def minimum(self, name: str) -> dict[str, Any]:
         """One minimum or saddle by its id or label, its matrices as lists of rows."""
         return self._json("GET", f"/minima/{urllib.parse.quote(name, safe='')}")
+
+    def statistics(
+        self,
+        of: str = "frequencies",
+        by: str | None = None,
+        quantity: str | None = None,
+        more: int | None = None,
+        confidence: float = 0.95,
+        **selection: Unpack[StartSelection],
+    ) -> pa.Table:
+        """A table of `enumerator.statistics`, computed by the service from one moment of its catalogue.
+
+        `of` is frequencies, unseen, accumulation, distributions, comparison or trend; what `by`, `quantity` and `more`
+        are is told by `enumerator stats --help`.
+        """
+        options = {"by": by, "quantity": quantity, "more": more, "confidence": confidence}
+        with self._reader(f"/statistics/{urllib.parse.quote(of, safe='')}", options | selection) as reader:
+            return _all(reader)
 
     def sql(self, query: str) -> pa.Table:
         """The result of one SELECT statement over the tables."""
@@ -101,16 +123,16 @@ class RemoteCatalogue:
         return self._json("POST", f"/campaigns/{urllib.parse.quote(campaign, safe='')}/cancel")
 
     def _table(self, name: str, selection: Selection) -> pa.Table:
-        with self._reader(name, selection) as reader:
+        check_selection(selection)
+        with self._reader(f"/tables/{name}", selection) as reader:
             return _all(reader)
 
     @contextmanager
-    def _reader(self, name: str, selection: Selection) -> Iterator[pa.RecordBatchReader]:
-        check_selection(selection)
-        given = {key: value for key, value in selection.items() if value is not None}
-        parameters = {k: v if isinstance(v, str | int) else ",".join(v) for k, v in given.items()}  # type: ignore[arg-type]  # lists of str
+    def _reader(self, path: str, asked: Mapping[str, Any]) -> Iterator[pa.RecordBatchReader]:
+        given = {key: value for key, value in asked.items() if value is not None}
+        parameters = {k: v if isinstance(v, str | int | float) else ",".join(v) for k, v in given.items()}
         query = urllib.parse.urlencode(parameters)
-        with self._open("GET", f"/tables/{name}?{query}", None, _ARROW) as answer, pa.ipc.open_stream(answer) as reader:
+        with self._open("GET", f"{path}?{query}", None, _ARROW) as answer, pa.ipc.open_stream(answer) as reader:
             yield reader
 
     def _json(self, method: str, path: str, content: Any = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Jobs and the files for real clusters: they fit the schemas of those who read them, and carry no secrets."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import yaml
 
 from cluster import jobs
 from cluster.cli import run_command
+from cluster.grid import expand
 from cluster.inputs import read_campaign_file, request
 from enumerator.errors import InputError
 
@@ -144,13 +146,56 @@ def test_the_manifest_is_a_rayjob_of_the_ray_that_is_pinned():
 
 
 def test_a_job_is_named_by_its_campaign_and_catalogue(tmp_path):
-    settings = {"students": 3, "teachers": 3}
-    name = jobs.job_id(settings, "s3://bucket/atlas")
-    assert name == jobs.job_id({**settings, "starts": 10**6, "seed": 0}, "s3://bucket/atlas")
-    others = [jobs.job_id({**settings, "seed": 1}, "s3://bucket/atlas"), jobs.job_id(settings, "s3://bucket/other")]
-    grids = [jobs.job_id({"grid": {"students": sizes}}, "s3://b/a") for sizes in ([3, 4], [3, 5])]
-    assert len({name, *others, *grids}) == 5
+    def job(catalogue="s3://bucket/atlas", **settings):
+        return jobs.job_id(jobs.asked_of({"students": 3, "teachers": 3, **settings}, tmp_path), catalogue)
+
+    name = job()
+    assert name == job(starts=10**6, seed=0)
+    grids = [job(grid={"students": sizes}) for sizes in ([3, 4], [3, 5])]
+    assert len({name, job(seed=1), job("s3://bucket/other"), *grids}) == 5
     assert name.startswith("enumerator-")
+
+
+def test_grids_of_the_same_campaigns_are_one_job_and_another_teacher_is_another(tmp_path):
+    def job(text):
+        (tmp_path / "grid.toml").write_text("students = 2\nteachers = 2\n" + text)
+        return jobs.job_id(jobs.asked_of(read_campaign_file(tmp_path / "grid.toml"), tmp_path), "s3://b/a")
+
+    assert job("[grid]\nseed = [0, 1]") == job("starts = 7\n[[grid]]\nseed = [1]\n[[grid]]\nseed = [0, 1]")
+    found = []
+    for second in (2.0, 3.0):
+        np.save(tmp_path / "T.npy", np.diag([1.0, second]))
+        found.append(job('[grid]\nteacher = ["orthonormal", "T.npy"]'))
+    assert len({*found, job("[grid]\nseed = [0]")}) == 3
+
+
+def test_a_packed_grid_has_its_files(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "packed"
+    (source / "data").mkdir(parents=True)
+    folder.mkdir()
+    for name, second in (("T.npy", 2.0), ("data/T.npy", 3.0)):
+        np.save(source / name, np.diag([1.0, second]))
+    file = source / "mine.toml"
+    file.write_text(
+        """
+        students = 2
+        teachers = 2
+        teacher = 'T.npy'
+        tolerances = {max_flow_time = 1e5}
+        [[grid]]
+        teacher = ["orthonormal", '''data/T.npy''', "T.npy"]
+        [[grid]]
+        students = ["teachers", "teachers + 1", 2]
+        scale = [1e-3]
+        """
+    )
+    settings = read_campaign_file(file)
+    jobs.pack(file, settings, folder)
+    shutil.rmtree(source)
+    packed = read_campaign_file(folder / "campaign.toml")
+    assert packed["grid"][0]["teacher"] == ["orthonormal", "file-1.npy", "file-0.npy"]
+    assert packed["tolerances"] == {"max_flow_time": 1e5}
+    assert len(expand(packed, folder, {})) == 5
 
 
 def test_a_packed_job_runs_by_itself_and_carries_no_credentials(tmp_path, monkeypatch):
@@ -223,11 +268,16 @@ def test_a_cluster_that_wants_a_token_is_said_in_one_line(capsys):
 
 
 def test_progress_is_found_in_the_logs():
-    logs = (
-        'warming up\n{"campaign_id": "c-1", "done": 1, "asked": 9}\n{"campaign_id": "c-1", "done": 5, "asked": 9}\nx\n'
-    )
-    assert jobs._progress(logs)["done"] == 5
-    assert jobs._progress("nothing yet") == {}
+    logs = "warming up\n"
+    for name, done, rate in (("c-1", 1, None), ("c-1", 10, 5.0), ("c-2", 0, None), ("c-2", 4, 2.0)):
+        line = {"campaign_id": name, "done": done, "asked": 10, "rate": rate, "seconds_left": None}
+        logs += json.dumps(line | {"minima": 2, "unfinished": done // 4}) + "\nx\n"
+    assert jobs._progress(logs, 30) == {
+        **{"campaign_id": "c-2", "done": 14, "asked": 30, "rate": 2.0, "seconds_left": 8.0},
+        **{"minima": 4, "unfinished": 3},
+    }
+    assert jobs._progress(logs.partition("c-2")[0].rpartition("\n")[0], 10)["done"] == 10
+    assert jobs._progress("nothing yet", 9) == {}
     with pytest.raises(InputError, match="no job 'x' on this cluster"):
         raise jobs._unknown("x")
 
@@ -237,6 +287,7 @@ def test_submitted_twice_followed_cancelled_and_completed(tmp_path):
     """A real cluster with its head: the job is one, stops when it is cancelled, and goes on when it is sent again."""
     code = f"""
 import subprocess, sys, time
+import numpy as np
 sys.path[:0] = ["{PROJECT}/scripts", "{PROJECT}"]
 from small_cluster import SmallCluster
 from cluster import jobs
@@ -270,6 +321,18 @@ with SmallCluster(1, jobs=True) as cluster:
     row = wait(lambda row: row["status"] in ("succeeded", "failed"))
     assert row["status"] == "succeeded", jobs.logs(cluster.url, job)
     assert Catalogue(atlas).starts(columns="start_index")["start_index"].to_pylist() == list(range(done + 50))
+    # A grid with a file of its own is one job; what is there of it already counts.
+    np.save("{tmp_path}/T.npy", np.diag([1.0, 2.0]))
+    file.write_text(
+        "students = 2\\nteachers = 2\\nshard_size = 50\\nstarts = 50\\n[grid]\\nteacher = ['orthonormal', 'T.npy']"
+    )
+    job = jobs.submit(file, cluster.url, atlas).job
+    row = wait(lambda row: row["status"] in ("succeeded", "failed"))
+    assert (row["status"], row["done"], row["asked"]) == ("succeeded", 100, 100), jobs.logs(cluster.url, job)
+    file.write_text(file.read_text().replace("starts = 50", "starts = 60"))
+    assert jobs.submit(file, cluster.url, atlas) == jobs.Submission(job, existed=False)
+    row = wait(lambda row: row["status"] in ("succeeded", "failed"))
+    assert (row["status"], row["done"], row["asked"]) == ("succeeded", 120, 120), jobs.logs(cluster.url, job)
     print("well")
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=900)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 
+PROJECT = Path(__file__).parent.parent
 # So many starts that a run is still at work when a signal comes, on a fast machine too.
 STARTS, SHARD = 1200, 40
 CAMPAIGN = Campaign(Landscape(8, 8), law=InitialLaw(dimension=8))
@@ -157,6 +159,36 @@ def test_more_workers_than_ray_has_cores_are_refused(running, tmp_path):
     with pytest.raises(InputError, match="`workers` must be at most 3 on this Ray cluster, got 4"):
         run(atlas, workers=4)
     assert atlas.campaigns().num_rows == 0
+
+
+def test_a_cluster_without_room_is_waited_for_and_asked_to_grow(tmp_path):
+    """As on an autoscaled cluster: no node but the head, then one joins. One worker waits, then one more."""
+    code = f"""
+import sys
+sys.path[:0] = ["{PROJECT}/scripts", "{PROJECT}"]
+from small_cluster import SmallCluster
+from cluster import pool
+from cluster.driver import run_campaign
+from enumerator import Campaign, Catalogue, InitialLaw, Landscape
+class Watch:
+    looks, joined = 0, False
+    def show(self, tally):
+        self.looks += 1
+        if not self.joined and self.looks >= 10:
+            assert (tally.done, started) == (0, ["cpu"]), (tally, started)
+            cluster.add()
+            self.joined = True
+    def close(self, tally):
+        assert tally.done == 400
+started, start = [], pool.start_worker
+pool.start_worker = lambda device: (started.append(device), start(device))[1]
+campaign, atlas = Campaign(Landscape(4, 4), law=InitialLaw(dimension=4)), Catalogue("{tmp_path}/atlas", create=True)
+with SmallCluster(0) as cluster:
+    run_campaign(campaign, 400, atlas, None, "cpu", 50, Watch(), cluster.address)
+print(len(started), atlas.campaigns()["starts"].to_pylist())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "2 [400]\n", done.stdout + done.stderr
 
 
 def test_error_in_a_worker_names_the_starts(running, tmp_path):

@@ -1,6 +1,7 @@
 """Campaign files with a grid: which campaigns they are, what is refused, and how they are shown."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -106,3 +107,15 @@ def test_lines_name_the_campaign(tmp_path, capsys):
         grid.display(1).show(Tally(10))
         grid.finished(1, Tally(10, 10, 0, 2))
     assert capsys.readouterr().err == "2/2 b: 10 of 10 starts, 2 distinct minima\n"
+
+
+def test_for_machines_each_campaign_tells_where_it_ended_also_if_nothing_was_missing(tmp_path, capsys):
+    found = requests(tmp_path, "students = 3\n[grid]\nteachers = [3, 4]\n")
+    with GridDisplay("json", [("a", found[0]), ("b", found[1])]) as grid:
+        grid.display(0)
+        grid.finished(0, Tally(10, 10, 0, 2))
+        shown = grid.display(1)
+        shown.close(Tally(10, 10, 10, 3))
+        grid.finished(1, Tally(10, 10, 10, 3))
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["campaign_id"], line["done"]) for line in told] == [(wanted.campaign.id, 10) for wanted in found]

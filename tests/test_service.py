@@ -1,6 +1,8 @@
 """The service, by real HTTP: the tables of the disk, in every format, from one moment; campaigns; the client."""
 
 import io
+import json
+import re
 import time
 
 import numpy as np
@@ -155,6 +157,45 @@ def test_one_minimum_has_its_matrices(path, service, remote):
     )
 
 
+@pytest.mark.parametrize(
+    ("of", "options"),
+    [
+        ("frequencies", {"by": "order", "students": 3}),
+        ("frequencies", {"campaign": [make_campaign().id, make_campaign(4).id], "confidence": 0.9}),
+        ("unseen", {"more": 50}),
+        ("accumulation", {"where": "start_index < 100 -- of 300"}),
+        # Whole numbers: a mean of others depends in its last digit on the order in which threads add them up.
+        ("distributions", {"quantity": "evaluations", "by": "outcome"}),
+        ("comparison", {"students": 3}),
+        ("comparison", {"campaign": [make_campaign(seed=1).id, make_campaign().id]}),
+        ("trend", {"quantity": "order"}),
+    ],
+)
+def test_statistics_are_those_of_the_disk(path, remote, of, options):
+    local = dict(options)
+    if "quantity" in local:
+        local["of"] = local.pop("quantity")
+    if of == "comparison":
+        local["campaigns"] = local.pop("campaign", None)
+    expected = getattr(en.statistics, "compare" if of == "comparison" else of)(en.Catalogue(path), **local)
+    assert expected.num_rows > 0
+    assert same(remote.statistics(of, **options), expected)
+
+
+def test_statistics_in_other_formats_and_what_is_no_statistic(path, service, remote):
+    asked = "/statistics/frequencies?by=outcome&students=3"
+    expected = en.statistics.frequencies(en.Catalogue(path), by="outcome", students=3)
+    assert service.get(asked).json == expected.to_pylist()
+    assert parquet.read_table(io.BytesIO(service.get(asked, Accept=PARQUET).body)).equals(expected)
+    reply = service.get("/statistics/unseen?by=order")
+    assert (reply.status, reply.json["error"]) == (422, "`by` goes with frequencies or distributions, got unseen.")
+    assert service.get("/statistics/colours").status == 422
+    with pytest.raises(InputError, match="no campaign 'c-1' in this catalogue"):
+        remote.statistics(campaign="c-1")
+    with pytest.raises(InputError, match=r"the statistics of a service are its own, as in `connect\(url\)\.stat"):
+        en.statistics.frequencies(remote)
+
+
 def test_sql_and_what_it_says_about_mistakes(path, service, remote):
     query = "select outcome, count(*) as n from starts group by outcome order by n"
     assert same(remote.sql(query), en.Catalogue(path).sql(query))
@@ -181,9 +222,17 @@ def test_health_metrics_and_the_description(path, service):
     assert f"enumerator_catalogue_minima {en.Catalogue(path).minima().num_rows}.0" in text
     described = service.get("/openapi.json").json
     assert {"/tables/{name}", "/sql", "/identify", "/campaigns", "/health", "/metrics"} <= set(described["paths"])
+    answer = described["paths"]["/statistics/{of}"]["get"]["responses"]["200"]["content"]
+    assert answer["application/json"]["example"][0]["frequency"] and PARQUET in answer
     parameters = described["paths"]["/tables/{name}"]["get"]["parameters"]
     assert any(entry.get("examples") or entry["schema"].get("examples") for entry in parameters)
     assert set(service.get("/tables").json) == set(TABLE_NAMES)
+    for reference in re.findall(r'"\$ref": ?"#/([^"]+)"', json.dumps(described)):
+        place = described
+        for step in reference.split("/"):
+            place = place[step]
+    asked = described["paths"]["/campaigns"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert not {"teacher", "initial", "grid"} & set(asked["properties"])
 
 
 def test_a_campaign_is_started_followed_cancelled_and_completed(path, remote, service):
@@ -219,7 +268,13 @@ def until(condition) -> None:
         ({"students": 3}, "`teachers` is missing"),
         ({"students": 3, "teachers": 3, "teacher": "/etc/passwd"}, "`teacher` names a file, which a request cannot"),
         ({"students": 3, "teachers": 3, "initial": "../x.npz"}, "`initial` names a file, which a request cannot"),
+        ({"students": 3, "teachers": 3, "teacher": "orthonormal"}, "`teacher` names a file"),
+        ({"students": 3, "teachers": 3, "grid": {"teacher": ["/etc/T.npy"]}}, "`grid` makes many campaigns of one"),
+        ({"students": 3, "teachers": 3, "grid": [{"students": [10**9]}]}, "`grid` makes many campaigns of one"),
+        ({"students": 3, "teachers": 3, "tolerances": {"T": "/etc/T.npy"}}, "unknown setting `tolerances.T`"),
+        ({"students": 3, "teachers": 3, "tolerances": {"step_error": {"T": "/x.npy"}}}, "is not of type 'number'"),
         ({"students": 10**9, "teachers": 3}, "`students` must be at most 512 here"),
+        ({"students": 3, "teachers": 1e9}, "`teachers` must be at most 512 here"),
         ({"students": 3, "teachers": 3, "catalogue": "/tmp/x"}, "unknown setting `catalogue`"),
         ({"students": 2, "teachers": 2, "T": [[1.0, 0.0], [0.0, -1.0]]}, "positive semidefinite"),
         ({"students": 2, "teachers": 2, "T": "x"}, "`T` must hold numbers"),

@@ -1,10 +1,12 @@
 """The service against those who mean it ill: hostile SQL, no token, too much of everything, made-up requests."""
 
+import asyncio
 import http.client
 import os
 import socket
 import stat
 import time
+import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,13 +19,16 @@ import pytest
 import schemathesis
 from hostile import ENDLESS, REFUSED
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from serving import serving
 from stand_ins import commit, contents, make_campaign, new_catalogue
 
 from cluster.cli import run_command
+from cluster.service import readers
 from cluster.service.limits import check_exposure, is_authorised, is_loopback, read_token
+from cluster.service.readers import Reader
 from enumerator.errors import InputError
 
 TOKEN = "a-token-of-32-characters-or-more"
@@ -84,6 +89,95 @@ def test_endless_statements_are_stopped_and_the_service_goes_on(service):
             assert seconds < 60, statement
     assert process.memory_info().rss < 2**30
     assert service.get("/tables/minima?columns=hits").json == [{"hits": 125}] * 3
+
+
+def test_a_query_that_streams_is_stopped_when_it_has_computed_for_long_enough(service):
+    # Each part comes within a small part of the limit; all of them would take many times as long.
+    slow = "levenshtein(repeat('a', 20), repeat(chr(65 + i::int % 26), 20))"
+    query = quote(f"select i, {slow} as n, repeat('x', 200) as s from range(9000000) t(i)")
+    with pytest.raises(http.client.IncompleteRead):
+        service.get(f"/sql?format=csv&query={query}")
+
+
+def test_the_time_that_a_client_takes_to_read_is_not_that_of_the_query(service):
+    query = quote("select i, repeat('x', 1000) as s from range(50000) t(i)")
+    with urllib.request.urlopen(f"{service.url}/sql?format=csv&query={query}", timeout=60) as answer:
+        lines = answer.read(1000).count(b"\n")
+        time.sleep(1.5 * QUERY_SECONDS)
+        lines += answer.read().count(b"\n")
+    assert lines == 50_001
+
+
+def test_what_counts_is_what_a_query_computes_and_each_window_of_a_stream_counts_anew(monkeypatch):
+    clock, allowed = [0.0], []
+    monkeypatch.setattr(readers.time, "monotonic", lambda: clock[0])
+
+    class Computing(Reader):
+        """Gives frames after so many seconds each."""
+
+        async def frame(self, seconds):
+            allowed.append(seconds)
+            kind, took = frames.pop(0)
+            clock[0] += took
+            return kind, b""
+
+    frames = [(b"A", 5.0), (b"H", 3.0), (b"D", 4.0), (b"Q", 2.0), (b"D", 9.0), (b"Z", 1.0)]
+    reader = Computing(None, {}, 10.0)  # type: ignore[arg-type]  # starts no process
+    monkeypatch.setattr(reader, "_send", lambda line: asyncio.sleep(0))
+
+    async def answer():
+        await reader.ask({})
+        kinds = []
+        for _ in range(4):
+            kinds.append((await reader.part())[0])
+            clock[0] += 100  # while it is sent on
+        return kinds
+
+    assert asyncio.run(answer()) == [b"H", b"D", b"D", b"Z"]
+    assert allowed[1:] == [10.0, 7.0, 3.0, 10.0, 1.0]
+
+
+def test_every_process_that_answers_has_a_bound_of_memory(service):
+    deadline, found = time.monotonic() + 30, []
+    while len(found) < 3:  # two for queries, one for identification
+        assert time.monotonic() < deadline
+        found = [grand for child in psutil.Process(service.process.pid).children() for grand in child.children()]
+    bounds = sorted(process.rlimit(psutil.RLIMIT_DATA)[0] for process in found)
+    assert bounds[0] > 0  # RLIM_INFINITY is -1
+    # They have the same memory at first; then queries may take 768 MiB more here, an identification 4 GiB.
+    assert 3 * 2**30 < bounds[2] - bounds[1] < 4 * 2**30
+
+
+def test_networks_have_bounds(service):
+    for body in ({"W": [[1.0]] * 513, "teachers": 1}, {"Q": [[1.0]], "R": [[1.0]], "teachers": 513}):
+        reply = service.request("POST", "/identify", body)
+        assert reply.status == 422 and "512" in one_line(reply)
+
+
+NUMBERS = st.one_of(st.floats(-2, 2), st.sampled_from([0.0, 1e-300, -1e300, 1e308, 1e6]))
+
+
+@st.composite
+def networks(draw):
+    """A small network: its shapes fit mostly, its numbers seldom."""
+    K, M, d = (draw(st.integers(1, 3)) for _ in range(3))
+
+    def matrix(rows, columns):
+        return draw(st.lists(st.lists(NUMBERS, min_size=columns, max_size=columns), min_size=rows, max_size=rows))
+
+    if draw(st.booleans()):
+        return {"W": matrix(K, d), "V": matrix(M, d)} if draw(st.booleans()) else {"W": matrix(K, d), "teachers": M}
+    W = np.array(matrix(K, d))
+    with np.errstate(over="ignore", invalid="ignore"):
+        Q = np.nan_to_num(W @ W.T).tolist() if draw(st.booleans()) else matrix(K, K)
+    return {"Q": Q, "R": matrix(K, M)} | ({"T": matrix(M, M)} if draw(st.booleans()) else {"teachers": M})
+
+
+@settings(max_examples=12, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+@given(body=networks())
+def test_networks_made_up_never_end_in_an_error_of_the_service(service, body):
+    reply = service.request("POST", "/identify", body)
+    assert reply.status == 200 or (reply.status in (400, 422) and one_line(reply)), (body, reply)
 
 
 def test_a_reader_that_is_killed_is_replaced(service):
@@ -217,8 +311,8 @@ def test_tokens(tmp_path, monkeypatch):
         read_token(None)
 
 
-# Requests that are right would start campaigns, or compute for seconds: of these only wrong ones are made up.
-COSTLY = ("POST /campaigns", "POST /identify")
+# Requests that are right would start campaigns: of these only wrong ones are made up.
+COSTLY = ("POST /campaigns",)
 MADE_UP = settings(
     max_examples=10,
     deadline=None,
@@ -232,7 +326,7 @@ MADE_UP = settings(
 def test_requests_made_up_from_the_description_never_end_in_an_error_of_the_service(service):
     """Property-based: schemathesis makes requests, right ones and wrong ones, from the OpenAPI description."""
     schema = schemathesis.openapi.from_dict(service.get("/openapi.json").json)
-    schema.config.update(base_url=service.url)
+    schema.config.update(base_url=service.url, request_timeout=120)  # an identification compiles
     asked: Counter[str] = Counter()
     for result in schema.get_all_operations():
         operation = result.ok()

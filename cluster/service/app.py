@@ -1,4 +1,4 @@
-"""The application: its routes put together, over one catalogue. Run by uvicorn alone or under Ray Serve."""
+"""The application: its routes put together, over one catalogue. Run by uvicorn."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class State:
         self.limits, self.runs, self.metrics = limits, runs, Metrics()
         self.catalogue = Catalogue(address)
         self.nursery = Nursery(address)
-        self.readers = Readers(self.nursery, limits, limits.readers, limits.query_seconds)
+        self.readers = Readers(self.nursery, limits, limits.readers, limits.query_seconds, limits.reader_bytes)
         # Identification compiles and computes for longer: in a process of its own, so that it holds up nobody.
-        self.identifier = Readers(self.nursery, limits, 1, limits.identify_seconds, bounded=False)
+        self.identifier = Readers(self.nursery, limits, 1, limits.identify_seconds, limits.identify_bytes)
         self._clock, self._lock = Clock(self.catalogue.store), asyncio.Lock()
         self._token, self._read_at = "", -STALE_SECONDS
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from cluster.service.limits import MOST_NEURONS
 from cluster.service.readers import AnswerError
-from cluster.service.runs import MOST_NEURONS, BusyError
+from cluster.service.runs import REFUSED, BusyError
 from cluster.service.tables import ERROR, ERRORS
 from enumerator.tables import campaign_file_schema
 
@@ -30,10 +31,10 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
 
 
 def _settings_schema() -> dict[str, Any]:
-    """What a campaign file may hold, with matrices in the place of files."""
+    """What a campaign file may hold, with matrices in the place of files; of one campaign."""
     schema = copy.deepcopy(campaign_file_schema())
     properties = schema["properties"]
-    for name in ("teacher", "initial"):
+    for name in REFUSED:
         properties.pop(name)
     for name in ("students", "teachers"):
         properties[name]["maximum"] = MOST_NEURONS

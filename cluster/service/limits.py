@@ -12,6 +12,10 @@ from enumerator.errors import InputError
 
 # Where the token stands if no file is named.
 TOKEN_VARIABLE = "ENUMERATOR_TOKEN"
+# Students and teachers of what comes from outside: beyond, a landscape alone takes too much memory.
+MOST_NEURONS = 512
+# Memory beside that of DuckDB: what Arrow and the tables kept need.
+BESIDE_BYTES = 2**29
 # A token that can be guessed is none; `openssl rand -hex 32` has twice as many characters.
 SHORTEST_TOKEN = 16
 
@@ -23,10 +27,10 @@ class Limits:
     body_bytes: of a request; Q and R of given starts at K = M = 100 take 160 kB each as JSON.
     dropped_bytes: of a larger one, which are read before it is refused.
     rows, json_rows: of one answer; JSON is for pages, the other formats are streamed.
-    query_seconds: until an answer begins, and between two parts of it; the time that the reader of an
-        answer takes is not counted.
-    query_bytes: memory of one process that answers queries.
-    identify_seconds: of one identification, which compiles and follows a flow.
+    query_seconds: that one query computes, and that each WINDOW of a stream of starts does; the time that
+        the reader of an answer takes is not counted.
+    query_bytes: memory of the queries of one process.
+    identify_seconds, identify_bytes: of one identification, which compiles and follows a flow.
     idle_seconds: a reader of an answer that takes nothing for so long has gone.
     wait_seconds: until a process is free to answer.
     readers: processes that answer queries, each one at a time; `waiting` requests may wait for one.
@@ -39,10 +43,16 @@ class Limits:
     query_seconds: float = 10.0
     query_bytes: int = 2**30
     identify_seconds: float = 120.0
+    identify_bytes: int = 4 * 2**30
     idle_seconds: float = 60.0
     wait_seconds: float = 30.0
     readers: int = 3
     waiting: int = 64
+
+    @property
+    def reader_bytes(self) -> int:
+        """Memory that one process that answers queries may take beyond what it has at first."""
+        return self.query_bytes + BESIDE_BYTES
 
 
 def read_token(file: Path | None) -> str | None:

@@ -6,8 +6,9 @@ This process loads what is needed, and then only waits for sockets on the socket
 goes to a new child, made in milliseconds, which answers on it. Requests are JSON, one on a line; the line `stop N`
 stops request N if it is at work. An answer is a row of frames: a letter, four bytes with the length, the content. `A`
 says that the request is taken up, `H` holds a header as JSON, `D` a part of the body, `E` an error as JSON, `Z` the
-end; each answer begins with the first and ends with one of the last two. A process ends with its socket, whatever it is
-at: so none outlives the service. Nothing is pickled.
+end; each answer begins with the first and ends with one of the last two. `Q` says that a stream of starts goes on with
+another query, for which the time that is allowed begins anew. A process ends with its socket, whatever it is at: so
+none outlives the service. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+import enumerator.statistics  # noqa: F401  # loads SciPy's distributions: once, for all children
 from cluster.service.answers import identification, point_as_json
 from cluster.service.formats import ENCODERS
 from cluster.service.view import GoneError, Moments, View
+from cluster.statistics_commands import computed
 from enumerator import query
 from enumerator.catalogue import Catalogue
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
 
 # Bytes of a part of an answer, about.
 PART = 2**18
-# Memory beside that of DuckDB: what Arrow and the tables kept need.
-BESIDE_BYTES = 2**29
 
 
 class NotFoundError(InputError):
@@ -111,8 +112,12 @@ class Answers:
             return
         view = self._moments.view(request["snapshot"])
         if request["op"] == "table":
-            schema, batches = view.select(request["name"], request["selection"])
+            schema, batches = view.select(request["name"], request["selection"], lambda: frames.frame(b"Q"))
             self._table(schema, batches, request, frames)
+        elif request["op"] == "statistics":
+            asked = (request[name] for name in ("of", "options", "confidence", "selection"))
+            rows = computed(view, *asked)  # type: ignore[arg-type]  # it has what statistics ask of a catalogue
+            self._table(rows.schema, iter(rows.to_batches()), request, frames)
         elif request["op"] == "sql":
             schema, batches = view.sql(request["query"])
             self._table(schema, batches, request, frames)
@@ -198,11 +203,9 @@ def listen(stream: IO[bytes], requests: queue.Queue[bytes], frames: Frames) -> N
 
 def serve(address: str, connection: socket.socket, settings: dict[str, Any]) -> None:
     """Answer the requests that come on a connection."""
-    if settings["query_bytes"]:
-        query.allow(settings["query_bytes"], settings["threads"])
+    query.allow(settings["query_bytes"], settings["threads"])
     answers = Answers(address, settings["rows"], settings["json_rows"])
-    if settings["query_bytes"]:
-        limit_memory(settings["query_bytes"] + BESIDE_BYTES)
+    limit_memory(settings["process_bytes"])
     frames = Frames(connection.makefile("wb"))
     requests: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=listen, args=(connection.makefile("rb"), requests, frames), daemon=True).start()

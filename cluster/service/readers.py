@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -75,6 +76,7 @@ class Reader:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._process = self._number = 0
         self._head = b""
+        self._left = seconds  # that the query at work may still compute
 
     async def start(self) -> None:
         """Start the process, in the place of one that died."""
@@ -93,6 +95,7 @@ class Reader:
         await self._send(json.dumps(request | {"number": self._number}).encode() + b"\n")
         kind, _ = await self.frame(START_SECONDS)
         assert kind == b"A", kind
+        self._left = self.seconds
 
     async def _send(self, line: bytes) -> None:
         if self._streams is None or self._streams[1].is_closing():
@@ -100,10 +103,23 @@ class Reader:
         self._streams[1].write(line)
         await self._streams[1].drain()
 
-    async def frame(self, seconds: float | None = None) -> tuple[bytes, bytes]:
+    async def part(self) -> tuple[bytes, bytes]:
+        """The next frame of an answer, as `frame`; TimeoutError if the query has computed for longer than it may.
+
+        What counts is the time for which it is waited for here, not that in which the answer is sent on.
+        """
+        while True:
+            began = time.monotonic()
+            kind, content = await self.frame(max(self._left, 0.0))
+            self._left -= time.monotonic() - began
+            if kind != b"Q":
+                return kind, content
+            self._left = self.seconds
+
+    async def frame(self, seconds: float) -> tuple[bytes, bytes]:
         """The next frame. Raises TimeoutError if it takes too long, EOFError or OSError if the process is gone."""
         assert self._streams is not None
-        async with asyncio.timeout(seconds or self.seconds):
+        async with asyncio.timeout(seconds):
             # Kept, in case that the wait for the content is cancelled: the next call goes on with it.
             self._head = self._head or await self._streams[0].readexactly(5)
             content = await self._streams[0].readexactly(int.from_bytes(self._head[1:], "big"))
@@ -169,11 +185,12 @@ class Answer:
 class Readers:
     """A few processes, and the requests that wait for one."""
 
-    def __init__(self, nursery: Nursery, limits: Limits, count: int, seconds: float, *, bounded: bool = True) -> None:
+    def __init__(self, nursery: Nursery, limits: Limits, count: int, seconds: float, process_bytes: int) -> None:
         settings = {
             "rows": limits.rows,
             "json_rows": limits.json_rows,
-            "query_bytes": limits.query_bytes if bounded else 0,
+            "query_bytes": limits.query_bytes,
+            "process_bytes": process_bytes,
             "threads": max(1, available_cores() // count),
         }
         self._readers = [Reader(nursery, settings, seconds) for _ in range(count)]
@@ -235,7 +252,7 @@ class Readers:
     async def next_frame(self, reader: Reader) -> tuple[bytes, bytes]:
         """The next frame of an answer; a reader that gives none is taken back. Raises AnswerError."""
         try:
-            return await reader.frame()
+            return await reader.part()
         except TimeoutError:
             await self.take_back(reader)
             message = f"the query was stopped: it took longer than {self._seconds:g} s, which is all it is allowed."

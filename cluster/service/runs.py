@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cluster.inputs import Request, check_settings, request
+from cluster.inputs import Request, as_toml, check_settings, request
+from cluster.service.limits import MOST_NEURONS
 from enumerator.errors import InputError
 
-# Students and teachers of a campaign that comes from outside: beyond, a landscape alone takes too much memory.
-MOST_NEURONS = 512
 # Lines of what a run says that are kept.
 LINES = 500
 # Seconds that a run has to stop when asked to.
@@ -26,6 +25,12 @@ PATIENCE = 60.0
 MOST_RUNS = 1
 # What stands for the files of a campaign file: matrices, in the request itself.
 MATRICES = ("T", "Q", "R")
+# Settings of a campaign file that a request cannot have, and why.
+REFUSED = {
+    "teacher": "names a file, which a request cannot: send T",
+    "initial": "names a file, which a request cannot: send Q and R",
+    "grid": "makes many campaigns of one file, and a request starts one: send a request for each",
+}
 
 
 class Runs:
@@ -95,13 +100,12 @@ def read_request(settings: dict[str, Any], folder: Path) -> Request:
 def _as_file(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The settings as a campaign file has them: matrices in files. Raises InputError."""
     settings = dict(settings)
-    for name in ("teacher", "initial"):
-        if settings.get(name, "orthonormal") != "orthonormal":
-            raise InputError(
-                f"`{name}` names a file, which a request cannot: send {'T' if name == 'teacher' else 'Q and R'}."
-            )
+    for name, reason in REFUSED.items():
+        if name in settings:
+            raise InputError(f"`{name}` {reason}.")
     for name in ("students", "teachers"):
-        if isinstance(settings.get(name), int) and settings[name] > MOST_NEURONS:
+        # A number with a point counts as well: to the schema 1e9 is a whole number.
+        if isinstance(settings.get(name), int | float) and settings[name] > MOST_NEURONS:
             raise InputError(f"`{name}` must be at most {MOST_NEURONS} here, got {settings[name]}.")
     matrices = {name: _array(name, settings.pop(name)) for name in MATRICES if name in settings}
     check_settings(settings, "the request")
@@ -132,8 +136,7 @@ class _Run:
         self._progress: dict[str, Any] = {"done": 0, "asked": starts}
         self._folder = tempfile.TemporaryDirectory(prefix="enumerator-run-")
         folder = Path(self._folder.name)
-        # JSON is TOML's equal for what a campaign file holds, but for its notation.
-        (folder / "campaign.toml").write_text(_toml(_as_file(settings, folder)), encoding="utf-8")
+        (folder / "campaign.toml").write_text(as_toml(_as_file(settings, folder)), encoding="utf-8")
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "cluster.service.run", "run", str(folder / "campaign.toml")),
@@ -184,12 +187,3 @@ class _Run:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
-
-
-def _toml(settings: dict[str, Any]) -> str:
-    """The settings as TOML: scalars, then the table of tolerances."""
-    plain = {key: value for key, value in settings.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
-    for key in settings.keys() - plain.keys():
-        lines += [f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in settings[key].items())]
-    return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Routes that read: tables, one minimum, SQL, identification, health and metrics."""
+"""Routes that read: tables, one minimum, statistics, SQL, identification, health and metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from cluster.service import metrics
 from cluster.service.formats import MEDIA_TYPES, choose_media_type
+from cluster.service.limits import MOST_NEURONS
 from cluster.service.readers import Answer, AnswerError
+from cluster.statistics_commands import misplaced
 from enumerator.selection import Selection, output_schema
 from enumerator.tables import TABLE_NAMES, table_schema
 
@@ -24,9 +26,10 @@ router = APIRouter()
 PAGE = 100
 TableName = Literal["landscapes", "initial_overlaps", "campaigns", "minima", "saddles", "starts"]
 Format = Literal["json", "csv", "arrow", "parquet"]
+Statistic = Literal["frequencies", "unseen", "accumulation", "distributions", "comparison", "trend"]
 _WHOLE = 2**53
 _LIST = 10_000
-Matrix = Annotated[list[list[float]], Field(max_length=4096)]
+Matrix = Annotated[list[list[float]], Field(max_length=MOST_NEURONS)]
 # How errors and tables look, for the description of the interface.
 ERROR = {
     "application/json": {
@@ -49,16 +52,24 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 _ROW = {"label": "relu.9.9.0374890", "loss": 0.0374889628, "hits": 9, "starts": 2000, "frequency": 0.0045}
-TABLE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The rows, in the format asked for.",
-        "content": {
-            "application/json": {"schema": {"type": "array", "items": {"type": "object"}}, "example": [_ROW]},
-            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in list(MEDIA_TYPES.values())[1:]},
-        },
-    },
-    304: {"description": "Nothing has changed since the answer with this ETag."},
-}
+_SHARE = {
+    "students": 9, "teachers": 9, "outcome": "converged", "anti_aligned": 0, "hits": 1210, "starts": 2000,
+    "frequency": 0.605, "exact_low": 0.5832, "exact_high": 0.6265,
+}  # fmt: skip
+
+
+def _rows(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """An answer of rows such as this one."""
+    json_rows = {"schema": {"type": "array", "items": {"type": "object"}}, "example": [example]}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    content = {kind: json_rows if kind == "application/json" else binary for kind in MEDIA_TYPES.values()}
+    return {
+        200: {"description": "The rows, in the format asked for.", "content": content},
+        304: {"description": "Nothing has changed since the answer with this ETag."},
+    }
+
+
+TABLE, STATISTIC = _rows(_ROW), _rows(_SHARE)
 
 
 class _Form(BaseModel):
@@ -72,8 +83,8 @@ class _Form(BaseModel):
     format: Annotated[Format | None, Field(description="Instead of the header Accept.")] = None
 
 
-class TableQuery(_Form):
-    """Which rows and columns, in which order."""
+class _Selected(_Form):
+    """Which landscapes and dynamics."""
 
     students: Annotated[
         int | None, Field(ge=0, le=_WHOLE, description="Only landscapes with so many students.", examples=[9])
@@ -83,10 +94,15 @@ class TableQuery(_Form):
     ] = None
     activation: Annotated[str | None, Field(max_length=100, description="Only landscapes with this activation.")] = None
     landscape: Annotated[str | None, Field(max_length=100, description="Only this landscape, an id.")] = None
+    dynamics: Annotated[str | None, Field(max_length=100, description="Only campaigns with this dynamics.")] = None
+
+
+class TableQuery(_Selected):
+    """Which rows and columns, in which order."""
+
     campaign: Annotated[
         str | None, Field(max_length=100, description="Only this campaign, an id; hits count in it.")
     ] = None
-    dynamics: Annotated[str | None, Field(max_length=100, description="Only campaigns with this dynamics.")] = None
     where: Annotated[
         str | None,
         Field(max_length=10_000, description="An SQL condition on the columns.", examples=["loss > 0.01 and hits > 3"]),
@@ -112,6 +128,36 @@ class TableQuery(_Form):
         """The selection of `enumerator.selection`."""
         names = Selection.__annotations__
         return Selection(**{k: v for k, v in self.model_dump(exclude_none=True).items() if k in names})  # type: ignore[typeddict-item]  # in names
+
+
+class StatisticsQuery(_Selected):
+    """Which starts, and how they are counted."""
+
+    campaign: Annotated[
+        str | None, Field(max_length=_LIST, description="Only these campaigns, ids with commas between.")
+    ] = None
+    where: Annotated[
+        str | None,
+        Field(max_length=10_000, description="An SQL condition on the columns of starts.", examples=["loss > 0.01"]),
+    ] = None
+    by: Annotated[
+        Literal["minimum", "order", "outcome"] | None,
+        Field(description="Frequencies and distributions: by minimum if not given.", examples=["order"]),
+    ] = None
+    quantity: Annotated[
+        Literal["flow_time", "loss", "evaluations", "gradient_norm", "distance", "global", "order"] | None,
+        Field(description="Distributions: a column of starts, flow_time if not given. Trend: global, or order."),
+    ] = None
+    more: Annotated[int | None, Field(ge=0, le=_WHOLE, description="Unseen: predict for so many further starts.")] = (
+        None
+    )
+    confidence: Annotated[float, Field(gt=0, lt=1, description="Of every interval.")] = 0.95
+
+    def selection(self) -> dict[str, Any]:
+        """The selection of `enumerator.statistics`."""
+        names = {*_Selected.model_fields, "campaign", "where"} - {*_Form.model_fields}
+        chosen = self.model_dump(include=names, exclude_none=True)
+        return chosen | ({"campaign": chosen["campaign"].split(",")} if "campaign" in chosen else {})
 
 
 class SqlQuery(_Form):
@@ -140,7 +186,7 @@ class Network(BaseModel):
     T: Annotated[Matrix | None, Field(description="Teacher overlaps; orthonormal teachers if not given.")] = None
     W: Matrix | None = None
     V: Matrix | None = None
-    teachers: Annotated[int | None, Field(ge=1, le=1024, description="M, orthonormal teachers.")] = None
+    teachers: Annotated[int | None, Field(ge=1, le=MOST_NEURONS, description="M, orthonormal teachers.")] = None
     landscape: Annotated[str | None, Field(max_length=100, description="Or a landscape of the catalogue, an id.")] = (
         None
     )
@@ -255,6 +301,19 @@ async def table(name: TableName, request: Request, query: Annotated[TableQuery, 
 async def minimum(name: str, request: Request, query: Annotated[_Form, Query()]) -> Response:
     """One minimum or saddle by its label or id; in JSON its matrices Q and R are lists of rows."""
     return await _answer(request, query, {"op": "point", "name": name})
+
+
+@router.get("/statistics/{of}", tags=["tables"], responses={**STATISTIC, **ERRORS}, response_class=JSONResponse)
+async def statistics(of: Statistic, request: Request, query: Annotated[StatisticsQuery, Query()]) -> Response:
+    """A statistic of the starts selected: their shares, what was not seen, comparisons, trends; as `enumerator stats`.
+
+    Every share is one of all starts. Starts are counted together where campaigns differ in the seed alone.
+    """
+    options = query.model_dump(include={"by", "quantity", "more"}, exclude_none=True)
+    if (wrong := misplaced(of, options)) is not None:
+        raise AnswerError(422, f"`{wrong[0]}` goes with {wrong[1]}, got {of}.")
+    question = {"op": "statistics", "of": of, "options": options, "confidence": query.confidence}
+    return await _answer(request, query, question | {"selection": query.selection()})
 
 
 @router.get("/sql", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)

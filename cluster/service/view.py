@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Unpack
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -97,7 +98,7 @@ class View:
             self._datasets[name] = read(dataset) if kept else dataset
         return self._datasets[name]
 
-    def datasets(self, names: set[str] | tuple[str, ...] = TABLE_NAMES) -> dict[str, ds.Dataset | pa.Table]:
+    def datasets(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, ds.Dataset | pa.Table]:
         """The rows of several tables by name."""
         return {name: self.dataset(name) for name in names}
 
@@ -107,10 +108,13 @@ class View:
             self._tally = run(TALLY, {"starts": self.dataset("starts")})
         return self._tally
 
-    def select(self, name: str, selection: Selection) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    def select(
+        self, name: str, selection: Selection, goes_on: Callable[[], None] = lambda: None
+    ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The rows that a selection asks for, in batches: any number of starts in the memory of WINDOW of them.
 
-        The same rows in the same order as `enumerator.selection.select` gives them.
+        The same rows in the same order as `enumerator.selection.select` gives them. `goes_on` is called after each
+        WINDOW, which is a query of its own.
         """
         datasets: Datasets = self.datasets(needed(name, selection)) | {"tally": self.tally()}
         statement = as_sql(name, selection, datasets, "tally")
@@ -120,9 +124,16 @@ class View:
         )
         if not in_windows or (limit is not None and limit <= WINDOW):
             return statement.schema, _batches(statement, datasets)
-        return statement.schema, _first(limit, self._windows(name, selection, datasets))
+        return statement.schema, _first(limit, self._windows(name, selection, datasets, goes_on))
 
-    def _windows(self, name: str, selection: Selection, datasets: Datasets) -> Iterator[pa.RecordBatch]:
+    def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The campaigns selected, as `Catalogue.campaigns`: with `datasets`, all that statistics ask of a catalogue."""
+        schema, batches = self.select("campaigns", selection)
+        return pa.Table.from_batches(batches, schema)
+
+    def _windows(
+        self, name: str, selection: Selection, datasets: Datasets, goes_on: Callable[[], None]
+    ) -> Iterator[pa.RecordBatch]:
         chosen = selection.get("campaign")
         statement = f"select campaign_id, min(start_index), max(start_index) from {name} group by all order by all"
         for row in run(statement, {name: datasets[name]}).to_pylist():
@@ -130,6 +141,7 @@ class View:
             for first in range(lowest, highest + 1, WINDOW) if chosen in (None, campaign) else ():
                 window = (campaign, first, first + WINDOW)
                 yield from _batches(as_sql(name, selection, datasets, "tally", window), datasets)
+                goes_on()
 
     def sql(self, query: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The result of one SELECT statement over the tables, in batches. Raises InputError as `query.run`."""

@@ -152,20 +152,23 @@ class Source:
 def opened(source: Catalogue | Enumeration, selection: StartSelection, names: Iterable[str] = ()) -> Source:
     """The tables starts, minima and saddles, and others by name, of a catalogue, or what `enumerate_minima` found.
 
-    Raises InputError for names that do not exist.
+    A catalogue is all that has its `datasets` and `campaigns`. Raises InputError for names that do not exist, and for
+    a catalogue behind a service, which counts by itself.
     """
     if unknown := set(selection) - set(StartSelection.__annotations__):
         raise TypeError(f"no such selection: {', '.join(sorted(unknown))}. {StartSelection.__doc__}")
     where, campaign = selection.get("where"), selection.get("campaign")
     # The line break ends a comment with which `where` may end.
     condition = "true" if where is None else f"({where}\n)"
-    if not hasattr(source, "store"):
+    if hasattr(source, "result"):
         return _found(source, condition)  # type: ignore[arg-type]
+    if not hasattr(source, "datasets"):
+        raise InputError(
+            f"expected a catalogue, or what `enumerate_minima` found, got {source!r}: the statistics of a service are "
+            'its own, as in `connect(url).statistics("frequencies", by="order")`.'
+        )
     atlas: Any = source
-    tables = {
-        name: atlas.store.dataset(table)
-        for name, table in atlas.store.snapshot({"starts", "minima", "saddles", *names}).items()
-    }
+    tables = atlas.datasets({"starts", "minima", "saddles", *names})
     kept: Any = {name: selection.get(name) for name in ("students", "teachers", "activation", "landscape", "dynamics")}
     kept["columns"] = "campaign_id,landscape_id,campaign"
     wanted = [campaign] if campaign is None or isinstance(campaign, str) else list(campaign)
