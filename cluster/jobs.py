@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 PREFIX = "enumerator-"
 # Seconds in which the head of a cluster that has just been started takes jobs.
 AGENT_SECONDS = 120.0
+# Seconds for which the name of a job that has ended is left alone. The head looks at each job once a second until its
+# process is gone; what takes up the name before that is taken for the old job, and for dead.
+NAME_SECONDS = 10.0
 # What `status` tells of a job.
 STATUS = pa.schema(
     [
@@ -85,7 +88,9 @@ def submit(file: Path, address: str, catalogue: str, options: tuple[str, ...] = 
             same = (known.metadata or {}).get("starts") == asked
             if not known.status.is_terminal() or (known.status == "SUCCEEDED" and same):
                 return Submission(job, existed=True)
-            client.delete_job(job)  # it has ended: its name is free for what goes on from there
+            ended = (known.end_time or 0) / 1000
+            time.sleep(min(NAME_SECONDS, max(0.0, ended + NAME_SECONDS - time.time())))
+            client.delete_job(job)
         pack(file, settings, Path(folder))
         environment: dict[str, Any] = {"working_dir": folder}
         if pip:
