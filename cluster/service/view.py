@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Unpack
 
 import pyarrow as pa
@@ -23,6 +24,11 @@ _TOKEN = re.compile(rf"\d{{1,15}}(\.\d{{1,15}}){{{len(TABLE_NAMES) - 1}}}")
 # Tables kept in memory: those of which a row is no start, as long as they are of this size at most.
 _KEPT = ("landscapes", "campaigns", "minima", "saddles")
 KEPT_BYTES = 2**28
+# Two results of TALLY, one behind the other, as one.
+_ADDED = (
+    "select campaign_id, landscape_id, minimum_id, saddle_id, sum(n)::bigint as n from parts "
+    "group by campaign_id, landscape_id, minimum_id, saddle_id"
+)
 # Starts read at once: the memory that a stream of any length needs.
 WINDOW = 50_000
 # Moments kept, each of which shares with the one before what has not changed.
@@ -83,17 +89,15 @@ class View:
         self._store, self.versions = store, versions
         same = {} if before is None else {name for name in TABLE_NAMES if before.versions[name] == versions[name]}
         self._datasets = {} if before is None else {k: v for k, v in before._datasets.items() if k in same}
-        self._tally = before._tally if before is not None and "starts" in same else None
+        # What was counted last, with the files that it was counted from: files never change.
+        self._counted: tuple[frozenset[str], pa.Table] | None = None if before is None else before._counted
+        self._is_counted = "starts" in same and before is not None and before._is_counted
 
     def dataset(self, name: str) -> ds.Dataset | pa.Table:
         """The rows of a table, in memory if they are few."""
         if name not in self._datasets:
-            try:
+            with _or_gone():
                 dataset = self._store.dataset(self._store.open(name, self.versions[name]))
-            except CatalogueError as error:
-                raise GoneError(
-                    f"the snapshot cannot be read, or no longer: {error} Ask without `snapshot`."
-                ) from error
             kept = name in _KEPT and _size(dataset) <= KEPT_BYTES
             self._datasets[name] = read(dataset) if kept else dataset
         return self._datasets[name]
@@ -103,10 +107,20 @@ class View:
         return {name: self.dataset(name) for name in names}
 
     def tally(self) -> pa.Table:
-        """The starts counted by campaign and by where they ended."""
-        if self._tally is None:
-            self._tally = run(TALLY, {"starts": self.dataset("starts")})
-        return self._tally
+        """The starts counted by campaign and by where they ended: those of files that were not counted before."""
+        if not self._is_counted or self._counted is None:
+            with _or_gone():
+                self._counted, self._is_counted = self._count(*(self._counted or (frozenset(), None))), True
+        return self._counted[1]
+
+    def _count(self, known: frozenset[str], tally: pa.Table | None) -> tuple[frozenset[str], pa.Table]:
+        """The files of the starts and their tally, from that of the files that are known."""
+        table = self._store.open("starts", self.versions["starts"])
+        files = frozenset(file.path for file in self._store.files(table))
+        if tally is None or not known <= files:  # nothing was counted, or files were joined since
+            return files, run(TALLY, {"starts": self._store.dataset(table)})
+        fresh = run(TALLY, {"starts": self._store.dataset(table, without=known)})
+        return files, run(_ADDED, {"parts": pa.concat_tables([tally, fresh])})
 
     def select(
         self, name: str, selection: Selection, goes_on: Callable[[], None] = lambda: None
@@ -149,6 +163,15 @@ class View:
         schema = next(batches)
         assert isinstance(schema, pa.Schema)
         return schema, batches  # type: ignore[return-value]  # only the first is the schema
+
+
+@contextmanager
+def _or_gone() -> Iterator[None]:
+    """What cannot be read is said to be gone, as the files of a moment are when the catalogue was compacted since."""
+    try:
+        yield
+    except CatalogueError as error:
+        raise GoneError(f"the snapshot cannot be read, or no longer: {error} Ask without `snapshot`.") from error
 
 
 def _size(dataset: ds.Dataset) -> int:
