@@ -31,10 +31,15 @@ OBJECT_STORE = 100 * 2**20
 
 
 class SmallCluster:
-    """A head without room for workers, and `nodes` nodes with `cpus` cores each; `jobs` starts what takes jobs, too."""
+    """A head, and `nodes` nodes with `cpus` cores each; `jobs` starts what takes jobs, too.
+
+    The head has room for no workers unless it takes jobs: nodes of one machine unpack what a job brings into one and
+    the same folder, each anew, so that jobs go with a head alone.
+    """
 
     def __init__(self, nodes: int, cpus: int = 1, jobs: bool = False) -> None:
         self._cpus, self._count, self._jobs, self._made = cpus, nodes, jobs, 0
+        self._head_cpus = cpus if jobs else 0
         self.folder = tempfile.mkdtemp(prefix="enr-", dir="/tmp")  # paths of sockets must be short
         self.nodes: dict[str, Any] = {}
         self._seen: dict[int, psutil.Process] = {}
@@ -46,7 +51,8 @@ class SmallCluster:
         # Ray notes the address of its last cluster there: not where other Rays of this machine look for it.
         os.environ["RAY_TMPDIR"] = self.folder
         os.makedirs(f"{self.folder}/ray")
-        options: dict[str, Any] = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "temp_dir": self.folder}
+        options: dict[str, Any] = {"num_cpus": self._head_cpus, "object_store_memory": OBJECT_STORE}
+        options["temp_dir"] = self.folder
         options["include_dashboard"] = self._jobs
         if self._jobs:
             options |= {"dashboard_host": "127.0.0.1", "dashboard_port": free_port()}

@@ -304,7 +304,7 @@ def wait(condition):
             return row
         assert time.monotonic() < deadline, (row, jobs.logs(cluster.url, job))
         time.sleep(1)
-with SmallCluster(1, jobs=True) as cluster:
+with SmallCluster(0, jobs=True) as cluster:
     write(1_000_000)
     first = jobs.submit(file, cluster.url, atlas)
     job = first.job
