@@ -288,16 +288,12 @@ def test_campaigns_that_cannot_be_are_refused_in_one_line(service, settings, mes
 
 def test_the_service_takes_its_processes_with_it(path):
     with serving(path, "--readers", "1") as service:
-        tree = psutil.Process(service.process.pid).children(recursive=True)
-        en.connect(service.url).start(students=3, teachers=3, dimension=6, starts=1_000_000)
-        time.sleep(3)
+        remote = en.connect(service.url)
+        name = remote.start(students=3, teachers=3, dimension=6, starts=1_000_000)["campaign_id"]
+        until(lambda: remote.status(name)["done"] > 0)  # Ray and its workers are up
         tree = psutil.Process(service.process.pid).children(recursive=True)
         assert len(tree) > 3
-        agents = [process for process in tree if process.name().endswith("Agent")]
         service.process.kill()
-        at_work = [process for process in tree if process not in agents]
-        assert not psutil.wait_procs(at_work, timeout=30)[1], "a process outlived the service"
-        # Ray's agents try for 60 s to tell a head that is gone that they end.
-        assert not psutil.wait_procs(agents, timeout=80)[1], "an agent of Ray outlived the service"
+        assert not psutil.wait_procs(tree, timeout=30)[1], "a process outlived the service"
         with pytest.raises(CatalogueError, match="cannot read from http://127"):
             en.connect(service.url).minima()
