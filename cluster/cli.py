@@ -18,6 +18,7 @@ from cluster.inputs import DEFAULT_STARTS, Request, duration, read_campaign_file
 from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table, write_text
 from cluster.progress import DISPLAYS, check_display
+from cluster.usage import COMPLETE, print_version, program, usage_advice
 from enumerator.activations import ACTIVATIONS
 from enumerator.catalogue import Catalogue
 from enumerator.constraints import CONSTRAINTS
@@ -39,11 +40,19 @@ def _choices(values: Sequence[float]) -> str:
 app = typer.Typer(
     help="An atlas of the local minima of two-layer networks: enumerate, deduplicate, store, query.",
     epilog="First: enumerator run --students 6 --teachers 6 --starts 200 --catalogue atlas",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+@app.callback()
+def _enumerator(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command. That it is there lets commands be named, also if there were one only."""
 
 
 @app.command(
@@ -162,7 +171,7 @@ def run(
     if summary.timed_out:
         tell(f"\nStopped after {time_limit}. {stored}; the same command goes on from there.")
     else:
-        tell(_closing(summary, catalogue, _program(), found))
+        tell(_closing(summary, catalogue, program(), found))
 
 
 def _estimate(
@@ -177,8 +186,8 @@ def _estimate(
     nothing_there = "://" not in catalogue and not (folder.exists() and (folder.is_file() or any(folder.iterdir())))
     atlas = None if nothing_there else Catalogue(catalogue)
     found = estimate(wanted.campaign, wanted.starts, atlas, workers, device, wanted.shard_size)
-    if format == "table" and output is None:
-        write_text(found.text())
+    if format == "table":
+        write_text(found.text(), output)
     else:
         write_table(found.table(), None, format, output)
 
@@ -267,10 +276,20 @@ def early(
 def show(
     catalogue: CatalogueArgument,
     minimum: Annotated[str, typer.Argument(metavar="MINIMUM", help="Its id or label.")],
+    format: FormatOption = None,
+    output: OutputOption = None,
 ) -> None:
-    """One minimum or saddle: loss, verdicts, symmetry, frequency, and its overlaps Q and R."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    write_text(describe(Catalogue(catalogue).minimum(minimum), width))
+    """One minimum or saddle: loss, verdicts, symmetry, frequency, and its overlaps Q and R.
+
+    Formats other than table have its whole row, `orbit_size` in digits besides.
+    """
+    format = choose_format(format, output)
+    found = Catalogue(catalogue).minimum_row(minimum)
+    if format == "table":
+        width = shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
+        write_text(describe(found.to_pylist()[0], width), output)
+    else:
+        write_table(found, None, format, output)
 
 
 @app.command(epilog='Example: enumerator sql atlas "select outcome, count(*) as n from starts group by outcome"')
@@ -301,7 +320,15 @@ def _fail(error: BaseException, code: int, advice: str = "") -> int:
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code: 0 success, 2 bad usage or input, 130 stopped, 1 anything else."""
     try:
-        return app(args=list(arguments) or ["--help"], prog_name=_program(), standalone_mode=False) or 0
+        return (
+            app(
+                args=list(arguments) or ["--help"],
+                prog_name=program(),
+                complete_var=COMPLETE,
+                standalone_mode=False,
+            )
+            or 0
+        )
     except CatalogueError as error:
         if os.environ.get(DEBUG):
             raise
@@ -309,19 +336,11 @@ def run_command(arguments: Sequence[str]) -> int:
     except (InputError, typer.TyperException) as error:
         if os.environ.get(DEBUG):
             raise
-        advice = f" (see {_program()} --help)" if isinstance(error, typer.TyperException) else ""
-        return _fail(error, 2, advice)
+        return _fail(error, 2, usage_advice(error) if isinstance(error, typer.TyperException) else "")
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
         return _fail(error, 1, f" ({type(error).__name__}; {DEBUG}=1 shows where)")
-
-
-def _program() -> str:
-    """How the user called this command: by its name if that finds it, by its path otherwise."""
-    called = sys.argv[0]
-    found = shutil.which("enumerator")
-    return "enumerator" if found and Path(found).resolve() == Path(called).resolve() else called
 
 
 def main() -> NoReturn:

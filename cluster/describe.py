@@ -40,7 +40,9 @@ def _facts(minimum: dict[str, Any]) -> dict[str, str]:
             return "none"
         return f"{format_value('', values[0])} to {format_value('', values[-1])} ({len(values)} eigenvalues)"
 
-    size = minimum.get("orbit_size_log10")
+    # Where no number is known that agrees with it, the stored logarithm.
+    logarithm = minimum.get("orbit_size_log10")
+    size = minimum.get("orbit_size") or ("-" if logarithm is None else f"10^{logarithm:.4f}")
     facts = {
         "landscape": (
             f"K = {minimum['students']}, M = {minimum['teachers']}, {minimum['activation']}, "
@@ -57,7 +59,7 @@ def _facts(minimum: dict[str, Any]) -> dict[str, str]:
             "the smallest eigenvalue when a student is doubled"
         ),
         "isotropy": shown("isotropy"),
-        "orbit size": "-" if size is None else (f"{10**size:.0f}" if size < 15 else f"10^{size:.4f}"),
+        "orbit size": size,
         "family": shown("family"),
         "second layer": shown("second_layer_weights"),
         "frequency": f"{shown('frequency')} ({shown('hits')} of {shown('starts')} starts)",

@@ -52,6 +52,10 @@ class Request:
 
 def read_campaign_file(path: Path) -> dict[str, Any]:
     """The settings in a TOML file, checked against schemas/campaign.json, its own files relative to it."""
+    if path.is_dir():
+        raise InputError(
+            f"expected a campaign file, {path} is a directory: a catalogue is named by an option, --catalogue {path}."
+        )
     try:
         settings = tomllib.loads(_readable(path, "campaign file").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -115,9 +115,9 @@ def write_table(
             stream.write(buffer.getvalue())
 
 
-def write_text(text: str) -> None:
-    """Write lines to stdout."""
-    with _destination(None) as stream:
+def write_text(text: str, file: Path | None = None) -> None:
+    """Write lines to `file`, as `write_table` does, or to stdout."""
+    with _destination(file) as stream:
         stream.write(text.encode() + b"\n")
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from enumerator import records
 from enumerator.campaign_table import STATUSES, CampaignTable
 from enumerator.errors import InputError, SolverError
+from enumerator.orbits import with_orbit_size
 from enumerator.point_table import KnownPoint, Matcher, PointTable, candidate, same_points
 from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign
@@ -182,8 +183,12 @@ class Catalogue:
     def minimum(self, name: str) -> dict[str, Any]:
         """The row of one minimum or saddle by its id or label, with its counts over all campaigns.
 
-        Raises InputError with the nearest labels if there is none.
+        Its `orbit_size` is exact, in digits. Raises InputError with the nearest labels if there is none.
         """
+        return self.minimum_row(name).to_pylist()[0]
+
+    def minimum_row(self, name: str) -> pa.Table:
+        """The same as a table of one row. Raises InputError."""
         condition = f"{quoted(name)} in (minimum_id, label)"
         labels: list[str] = []
         for table in ("minima", "saddles"):
@@ -191,7 +196,8 @@ class Catalogue:
             found = run(f"select landscape_id from {table} where {condition}", data).to_pylist()
             if found:
                 chosen: Selection = {"landscape": found[0]["landscape_id"], "where": condition}
-                return select(self.store, table, chosen).to_pylist()[0]
+                landscapes = select(self.store, "landscapes", {"landscape": found[0]["landscape_id"]})
+                return with_orbit_size(select(self.store, table, chosen), landscapes)
             labels += run(f"select label from {table}", data)["label"].to_pylist()
         raise InputError(f"no minimum {name!r} in {self.store.address} ({nearest(name, labels)}).")
 

@@ -41,7 +41,7 @@ def make_point(landscape: Landscape, loss: float, verdict: str = "minimum", **fi
         "splitting_min": -0.5,
         "splitting_min_perpendicular": None,
         "radius": 0.01,
-        "isotropy": "S_2 x S_1",
+        "isotropy": "S2 x S1",
         "orbit_size_log10": 1.5,
     }
     return StationaryPoint(**{**values, **fields})

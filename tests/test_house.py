@@ -24,6 +24,7 @@ NOT_CORE = {
 }
 NOT_CORE |= {
     "objects",
+    "orbits",
     "plots",
     "point_checks",
     "point_table",

@@ -37,6 +37,7 @@ from cluster.statistics_commands import computed
 from enumerator import query
 from enumerator.catalogue import Catalogue
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
+from enumerator.orbits import with_orbit_size
 
 # Bytes of a part of an answer, about.
 PART = 2**18
@@ -132,10 +133,13 @@ class Answers:
             schema, batches = view.select(table, {"where": where})
             rows = pa.Table.from_batches(batches, schema)
             if rows.num_rows:
+                where = f"landscape_id = {query.quoted(rows['landscape_id'][0].as_py())}"
+                known = query.run(f"select * from landscapes where {where}", view.datasets({"landscapes"}))
+                rows = with_orbit_size(rows, known)
                 if request["format"] == "json":
                     self._whole(point_as_json(rows), frames)
                 else:
-                    self._table(schema, iter(rows.to_batches()), request, frames)
+                    self._table(rows.schema, iter(rows.to_batches()), request, frames)
                 return
             labels += query.run(f"select label from {table}", view.datasets({table}))["label"].to_pylist()
         name = request["name"]

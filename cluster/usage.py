@@ -1,0 +1,45 @@
+"""How the command is called: its name, its version, and advice to who has called it wrongly."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import typer
+
+# The name of the command, and what a shell that wants to complete it sets.
+NAME = "enumerator"
+COMPLETE = "_ENUMERATOR_COMPLETE"
+# Options before a command that write or show what a shell needs to complete it: it knows commands by name, not by path.
+_FOR_SHELLS = ("--install-completion", "--show-completion")
+
+
+def program() -> str:
+    """How the user called this command: by its name if that finds it, by its path, or as a module, otherwise."""
+    called = Path(sys.argv[0])
+    if set(sys.argv[1:]) & set(_FOR_SHELLS):
+        return NAME
+    if called.name == "__main__.py":
+        return f"{Path(sys.executable).name} -m {NAME}"
+    found = shutil.which(NAME)
+    return NAME if found and Path(found).resolve() == called.resolve() else str(called)
+
+
+def print_version(asked: bool) -> None:
+    """Print the version of this software, and of JAX, and end."""
+    if asked:
+        from enumerator.records import software_version
+
+        print(software_version())
+        raise typer.Exit
+
+
+def usage_advice(error: typer.TyperException) -> str:
+    """What to say behind a usage error: how to call the command instead."""
+    context = getattr(error, "ctx", None)
+    if getattr(error, "option_name", None) == "--catalogue" and context is not None:
+        command = context.command
+        if any(parameter.name == "catalogue" and parameter.opts == ["catalogue"] for parameter in command.params):
+            return f": the catalogue stands without it, {program()} {command.name} CATALOGUE"
+    return f" (see {program()} --help)"
