@@ -32,6 +32,14 @@ def _serve(
     query_memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of a process that answers queries.")] = 1024,
     readers: Annotated[int, typer.Option(help="Processes that answer queries.")] = 3,
     workers: Annotated[int | None, typer.Option(help="Processes at work on a campaign.  [default: all cores]")] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="What a proxy in front takes away from the front of paths, such as /atlas; "
+            "else what it says in X-Forwarded-Prefix.",
+        ),
+    ] = "",
 ) -> None:
     """Serve a catalogue over HTTP: tables, minima, SQL, identification, and campaigns to start, follow and cancel.
 
@@ -46,14 +54,17 @@ def _serve(
         raise InputError(f"`serve` needs {error.name}: pip install 'enumerator[service]'.") from None
     from cluster.service.limits import Limits, check_exposure, read_token
     from cluster.service.runs import Runs
+    from cluster.service.shell import PREFIX
 
     if query_seconds <= 0 or query_memory < 64 or readers < 1:
         raise InputError("`--query-seconds` must be above 0, `--query-memory` 64 or more, `--readers` 1 or more.")
+    if root_path and not PREFIX.fullmatch(root_path):
+        raise InputError(f"`--root-path` must be a path such as /atlas, without a slash at its end, got {root_path!r}.")
     token = read_token(token_file)
     check_exposure(host, token)
     limits = Limits(query_seconds=query_seconds, query_bytes=query_memory * 2**20, readers=readers)
     arguments = () if workers is None else ("--workers", str(workers))
-    app = create_app(catalogue, token, limits, Runs(catalogue, arguments))
+    app = create_app(catalogue, token, limits, Runs(catalogue, arguments), root_path)
     with _listening(host, port) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30))
         shown = f"[{host}]" if ":" in host else host

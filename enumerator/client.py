@@ -142,7 +142,7 @@ class RemoteCatalogue:
 
     @contextmanager
     def _open(self, method: str, path: str, body: bytes | None, accept: str) -> Iterator[http.client.HTTPResponse]:
-        headers = {"Accept": accept} | ({"Content-Type": "application/json"} if body is not None else {})
+        headers = {"Accept": accept} | ({"Content-Type": "application/json"} if method == "POST" else {})
         request = urllib.request.Request(self.url + path, body, headers, method=method)
         if self._token:
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")

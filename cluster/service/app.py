@@ -60,9 +60,16 @@ class State:
 
 
 def create_app(
-    address: str, token: str | None = None, limits: Limits | None = None, runs: Runs | None = None
+    address: str,
+    token: str | None = None,
+    limits: Limits | None = None,
+    runs: Runs | None = None,
+    root_path: str = "",
 ) -> FastAPI:
-    """The application over the catalogue at `address`. Raises InputError where there is none."""
+    """The application over the catalogue at `address`. Raises InputError where there is none.
+
+    `root_path` is what a proxy in front takes away from the front of paths, such as `/atlas`.
+    """
     state = State(address, limits or Limits(), runs or Runs(address))
 
     @asynccontextmanager
@@ -88,7 +95,8 @@ def create_app(
         redoc_url=None,
     )
     app.state.enumerator = state
-    app.add_middleware(Shell, token=token, limits=state.limits, metrics=state.metrics)  # type: ignore[arg-type]  # a plain ASGI class
+    surrounding = {"token": token, "limits": state.limits, "metrics": state.metrics, "root_path": root_path}
+    app.add_middleware(Shell, **surrounding)  # type: ignore[arg-type]  # a plain ASGI class
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.include_router(tables.router)

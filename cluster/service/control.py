@@ -65,7 +65,8 @@ async def start(request: Request, settings: Annotated[dict[str, Any], Body()]) -
         stands = await asyncio.to_thread(request.app.state.enumerator.runs.start, settings)
     except BusyError as error:
         raise AnswerError(409, str(error)) from None
-    return JSONResponse(stands, 202, {"Location": f"/campaigns/{stands['campaign_id']}"})
+    where = f"{request.scope['root_path']}/campaigns/{stands['campaign_id']}"
+    return JSONResponse(stands, 202, {"Location": where})
 
 
 @router.get("/campaigns/{name}", tags=["campaigns"], responses={**_STANDS, **ERRORS})

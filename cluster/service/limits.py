@@ -26,6 +26,7 @@ class Limits:
 
     body_bytes: of a request; Q and R of given starts at K = M = 100 take 160 kB each as JSON.
     dropped_bytes: of a larger one, which are read before it is refused.
+    body_seconds: in which a body must have come.
     rows, json_rows: of one answer; JSON is for pages, the other formats are streamed.
     query_seconds: that one query computes, and that each WINDOW of a stream of starts does; the time that
         the reader of an answer takes is not counted.
@@ -38,6 +39,7 @@ class Limits:
 
     body_bytes: int = 8 * 2**20
     dropped_bytes: int = 64 * 2**20
+    body_seconds: float = 60.0
     rows: int = 10_000_000
     json_rows: int = 10_000
     query_seconds: float = 10.0

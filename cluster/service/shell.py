@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from cluster.service.limits import Limits, is_authorised, is_loopback
+from cluster.service.guard import Headers, Refusal, refusal
+from cluster.service.limits import Limits
 from cluster.service.metrics import Metrics
 
 Message = MutableMapping[str, Any]
@@ -15,22 +18,25 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-# Asked by those who watch whether the service lives; tells nothing else.
-OPEN_PATHS = ("/health",)
+# What a proxy may take away from the front of paths.
+PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_CLOSE = (b"connection", b"close")
 
 
-class TooLargeError(Exception):
-    """A body larger than is allowed."""
+class GoneAwayError(Exception):
+    """The client has closed its connection."""
 
 
 class Shell:
-    """Lets in who has the token, and bodies of the allowed size; without a token, who calls this machine by its name.
+    """Lets in who may ask, with bodies of the allowed size, which it takes in whole; counts what is asked.
 
-    The last shuts out web pages that have made a browser believe that their own name is this machine (DNS rebinding).
+    Routes for GET answer HEAD as well. They see the paths of clients: with what a proxy takes away from their front,
+    which is `root_path`, or else what the proxy says in X-Forwarded-Prefix.
     """
 
-    def __init__(self, app: App, token: str | None, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, app: App, token: str | None, limits: Limits, metrics: Metrics, root_path: str = "") -> None:
         self._app, self._token, self._limits, self._metrics = app, token, limits, metrics
+        self._root_path = root_path
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -45,66 +51,75 @@ class Shell:
                 status = message["status"]
             await send(message)
 
+        headers = Headers(scope["headers"])
+        asked = _with_prefix(scope, self._root_path or _forwarded(headers))
+        if scope["method"] == "HEAD":  # the server sends no body
+            asked["method"] = "GET"
         try:
-            await self._handle(scope, receive, counted)
+            refused = refusal(scope["method"], scope["path"], headers, self._token)
+            body = refused or await self._body(headers, receive)
+            if isinstance(body, Refusal):
+                await refuse(counted, body)
+            else:
+                await self._app(asked, _replayed(body, receive), counted)
+        except GoneAwayError:
+            pass
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = getattr(asked.get("route"), "path", "none")
             self._metrics.request(scope["method"], route, status, time.perf_counter() - began)
 
-    async def _handle(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if self._token is None and not is_loopback(_host(headers.get(b"host", ""))):
-            await refuse(send, 421, "without a token this service answers to localhost and 127.0.0.1 only.")
-            return
-        if scope["path"] not in OPEN_PATHS and not is_authorised(headers.get(b"authorization"), self._token):
-            message = "a token is needed: send the header `Authorization: Bearer TOKEN`."
-            await refuse(send, 401, message, (b"www-authenticate", b"Bearer"))
-            return
-        most, seen, begun = self._limits.body_bytes, 0, False
-        announced = headers.get(b"content-length", "0")
-        if not announced.isdigit() or int(announced) > most:
-            await self._too_large(receive, send)
-            return
-
-        async def bounded() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > most:
-                raise TooLargeError
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+    async def _body(self, headers: Headers, receive: Receive) -> bytes | Refusal:
+        """The whole body. Raises GoneAwayError."""
+        most, announced = self._limits.body_bytes, headers.get("content-length", "0")
+        body, seen, is_too_large = bytearray(), 0, not announced.isdigit() or int(announced) > most
         try:
-            await self._app(scope, bounded, watched)
-        except TooLargeError:
-            if begun:
-                raise
-            await self._too_large(receive, send)
-
-    async def _too_large(self, receive: Receive, send: Send) -> None:
-        # A client that still sends sees no answer, but a connection that is cut: so some more is taken, and dropped.
-        dropped = 0
-        while dropped < self._limits.dropped_bytes:
-            message = await receive()
-            dropped += len(message.get("body", b""))
-            if not message.get("more_body"):
-                break
-        await refuse(send, 413, f"a request may have {self._limits.body_bytes:,} bytes at most.")
-
-
-def _host(header: str) -> str:
-    """The name in a Host header, without the port."""
-    return header.partition("]")[0][1:] if header.startswith("[") else header.partition(":")[0]
+            async with asyncio.timeout(self._limits.body_seconds):
+                # A client that still sends sees no answer, but a connection that is cut: so some more than is allowed
+                # is taken, and dropped.
+                while seen < self._limits.dropped_bytes:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise GoneAwayError
+                    seen += len(message.get("body", b""))
+                    is_too_large = is_too_large or seen > most
+                    body = bytearray() if is_too_large else body + message.get("body", b"")
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            return Refusal(408, f"a body must come within {self._limits.body_seconds:g} s.", (_CLOSE,))
+        return Refusal(413, f"a request may have {most:,} bytes at most.", (_CLOSE,)) if is_too_large else bytes(body)
 
 
-async def refuse(send: Send, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What receives a body that was taken in already."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
+
+
+def _forwarded(headers: Headers) -> str:
+    prefix = headers.get("x-forwarded-prefix").rstrip("/")
+    return prefix if PREFIX.fullmatch(prefix) else ""
+
+
+def _with_prefix(scope: MutableMapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The scope with a prefix in front of its paths, as ASGI has it."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    paths = {"root_path": prefix, "path": prefix + scope["path"], "raw_path": prefix.encode() + raw}
+    return {**scope, **paths} if prefix else {**scope}
+
+
+async def refuse(send: Send, refused: Refusal) -> None:
     """Answer with an error."""
-    body = json.dumps({"error": message}).encode()
+    body = json.dumps({"error": refused.message}).encode()
     fixed = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
+    start = {"type": "http.response.start", "status": refused.status, "headers": [*fixed, *refused.headers]}
+    await send(start)
     await send({"type": "http.response.body", "body": body})

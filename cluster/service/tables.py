@@ -41,10 +41,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "Something in the request cannot be: one line says what.",
         401: "The token is missing, or another.",
+        403: "A page of another site asks.",
         404: "There is nothing by this name.",
         406: "None of the formats that are accepted can be given.",
         410: "The snapshot can no longer be read.",
+        408: "The body did not come in time.",
         413: "The request is too large.",
+        415: "A POST without `Content-Type: application/json`.",
         421: "Without a token the service answers to the names of this machine only.",
         422: "A value is not what the description asks for, or the answer goes beyond a limit.",
         429: "Too many requests at once.",
