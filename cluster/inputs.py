@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import feather, parquet
+from pyarrow import parquet
 
 from enumerator.activations import ACTIVATIONS
 from enumerator.constraints import CONSTRAINTS
@@ -38,6 +38,8 @@ from enumerator.validation import check_choice
 FILES = ("teacher", "initial")
 # Starts of a campaign that does not say how many: enough to see every minimum that holds 1% of them.
 DEFAULT_STARTS = 1000
+# How a file in the Arrow IPC file format begins; a stream begins otherwise.
+_ARROW_FILE = b"ARROW1"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -236,11 +238,19 @@ def _archived(archive: Any, path: Path) -> dict[str, NDArray[Any]]:
         raise InputError(f"expected arrays Q and R of numbers in {path}, got pickled objects.") from None
 
 
+def read_arrow(path: Path) -> pa.Table:
+    """The table in an Arrow file, of the file format or the stream format. Raises pyarrow's errors and OSError."""
+    with pa.OSFile(str(path)) as source:
+        is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
+        source.seek(0)
+        return (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source).read_all()
+
+
 def _list_columns(path: Path) -> dict[str, NDArray[Any]]:
     """Q and R (n, size) from the list columns of an Arrow or Parquet file; rows of unequal length are named."""
     _readable(path, path.suffix + " file")
     try:
-        table = parquet.read_table(path) if path.suffix == ".parquet" else feather.read_table(path)
+        table = parquet.read_table(path) if path.suffix == ".parquet" else read_arrow(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"expected an Arrow or Parquet file, got {path}: {str(error).splitlines()[0]}") from None
     columns = {}

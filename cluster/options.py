@@ -13,7 +13,12 @@ FormatOption = Annotated[
     str | None,
     typer.Option("--format", help="table, json, csv, arrow or parquet; by the ending of -o, or table, if not given."),
 ]
-OutputOption = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write into FILE.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Into FILE: .txt, .json, .csv, .arrow, .feather, .parquet, .csv.gz."
+    ),
+]
 
 
 def say(text: str) -> None:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import math
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from enumerator.destination import destination, open_file
 from enumerator.errors import InputError
 
 FORMATS = ("table", "json", "csv", "arrow", "parquet")
 BINARY = ("arrow", "parquet")
+# The endings of files that name a format. Text may have COMPRESSED behind its ending.
+ENDINGS = {".txt": "table", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+ENDINGS |= dict.fromkeys((".arrow", ".feather", ".ipc"), "arrow")
+COMPRESSED = ".gz"
 
 # What a table on a terminal shows of each kind of row, most telling first: what does not fit is left out from the end.
 SHOWN = {
@@ -68,17 +75,30 @@ PERCENT |= {"difference", "difference_low", "difference_high"}
 
 # Rows turned into text at a time, so that a million starts need no memory to speak of.
 ROWS_AT_ONCE = 10_000
+_STDOUT = 1
 
 
 def choose_format(format: str | None, file: Path | None) -> str:
-    """The format asked for, or the one that the file's ending names, or a table. Raises InputError."""
+    """The format asked for, or that of the file's ending, or a table where it has none. Raises InputError."""
     if format is None:
-        ending = "" if file is None else file.suffix.removeprefix(".").lower()
-        format = ending if ending in FORMATS else "table"
+        format = "table" if file is None or not file.suffix else _format_of(file)
     if format not in FORMATS:
         raise InputError(f"`--format` must be one of {', '.join(FORMATS)}, got {format!r}.")
     if format in BINARY and file is None and sys.stdout.isatty():
         raise InputError(f"{format} is no text for a terminal: write it to a file with -o FILE, or pipe it.")
+    return format
+
+
+def _format_of(file: Path) -> str:
+    """The format that the ending of a file names. Raises InputError for one that names none."""
+    name = file.name.lower()
+    format = ENDINGS.get(Path(name.removesuffix(COMPRESSED)).suffix)
+    if format is None or (format in BINARY and name.endswith(COMPRESSED)):
+        texts = ", ".join(f"{ending}{COMPRESSED}" for ending, named in ENDINGS.items() if named not in BINARY)
+        raise InputError(
+            f"the ending of `-o` must be one of {', '.join(ENDINGS)}, {texts}, got {file}: "
+            "take one of them, or say the format with --format."
+        )
     return format
 
 
@@ -106,8 +126,7 @@ def write_table(
         elif format == "csv":
             _write_csv(table, stream)
         elif format == "arrow":
-            with pa.ipc.new_stream(stream, table.schema) as writer:
-                writer.write_table(table)
+            _write_arrow(table, stream)
         else:
             # By way of memory: a Parquet file needs a stream that knows its position, which a pipe is not.
             buffer = io.BytesIO()
@@ -123,8 +142,8 @@ def write_text(text: str, file: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _destination(file: Path | None) -> Iterator[IO[bytes]]:
-    """A byte stream into the file, by way of one beside it that takes its name in the end, or to stdout."""
-    if file is None:
+    """A byte stream into the file, compressed if its name says so, or to stdout."""
+    if file is None or open_file(file) == _STDOUT:
         try:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
@@ -132,23 +151,13 @@ def _destination(file: Path | None) -> Iterator[IO[bytes]]:
             # The reader, such as `head`, has seen enough; the flush at exit must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    if file.exists() and not file.is_file():
-        # A device or a pipe, such as /dev/null, is written to: a file that took its place would break the machine.
-        try:
-            with file.open("wb") as stream:
-                yield stream
-        except OSError as error:
-            raise InputError(f"cannot write {file}: {error.strerror or error}: choose another file with -o.") from None
-        return
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as stream:
+    with destination(file) as stream:
+        if file.name.lower().endswith(COMPRESSED):
+            # Without a name and a time: the same table gives the same bytes.
+            with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as compressed:
+                yield cast(IO[bytes], compressed)
+        else:
             yield stream
-        partial.replace(file)
-    except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror or error}: choose another file with -o.") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -179,6 +188,16 @@ def _write_json(table: pa.Table, stream: IO[bytes]) -> None:
 
 def _write_csv(table: pa.Table, stream: IO[bytes]) -> None:
     csv.write_csv(nested_as_json(table), stream)
+
+
+def _write_arrow(table: pa.Table, stream: IO[bytes]) -> None:
+    """The IPC file format, which readers of files expect, into a regular file; the stream format into a pipe."""
+    try:
+        is_file = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except io.UnsupportedOperation:  # a stream of Python's own
+        is_file = False
+    with (pa.ipc.new_file if is_file else pa.ipc.new_stream)(stream, table.schema) as writer:
+        writer.write_table(table)
 
 
 def nested_as_json(table: pa.Table) -> pa.Table:

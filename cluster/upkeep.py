@@ -136,7 +136,8 @@ def _export(
     with closing(Parts()) as shown:
         rows = export(atlas, file, tuple(campaign or ()), landscape, students, teachers, shown)
     listed = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in rows.items() if count)
-    say(f"{file}: {listed or 'nothing'}, {file.stat().st_size:,} bytes.")
+    size = f", {file.stat().st_size:,} bytes" if file.is_file() else ""
+    say(f"{file}: {listed or 'nothing'}{size}.")
 
 
 def _import(

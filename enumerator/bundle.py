@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from enumerator.campaign_table import DELETING
 from enumerator.catalogue import Catalogue
+from enumerator.destination import destination, folder_of
 from enumerator.errors import InputError
 from enumerator.merging import MergeSummary, merge_tables
 from enumerator.problem import digest
@@ -71,14 +71,15 @@ def export(
     """Write the landscapes selected, or all, with everything on them into `file`; the rows of each table.
 
     With `campaigns` only these, and of the minima and saddles those that their starts ended in. `file`
-    appears complete or not at all. Raises InputError for what is not there, CatalogueError for what
-    cannot be read.
+    appears complete or not at all, unless it is a pipe or a device. Raises InputError for what is not there,
+    CatalogueError for what cannot be read.
     """
     snapshot = catalogue.store.snapshot()
     tables = {name: catalogue.store.dataset(table) for name, table in snapshot.items()}
     conditions = _conditions(tables, campaigns, landscape, students, teachers)
+    advice = "choose another place with -o"
     try:
-        with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.name}.") as folder:
+        with tempfile.TemporaryDirectory(dir=folder_of(file), prefix=f".{file.name}.") as folder:
             rows = {}
             members: dict[str, Path | bytes] = {"README.txt": _README.encode(), "CITATION.cff": _read("CITATION.cff")}
             members |= {f"schemas/{name}.json": _read(f"schemas/{name}.json") for name in TABLE_NAMES}
@@ -94,11 +95,10 @@ def export(
                 "sha256": {name: _checksum(content) for name, content in sorted(members.items())},
             }
             members = {_MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode()} | dict(sorted(members.items()))
-            partial = Path(folder, "bundle")
-            _pack(partial, members)
-            partial.replace(file)
+            with destination(file, advice) as stream:
+                _pack(stream, members)
     except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror or error}: choose another place with -o.") from error
+        raise InputError(f"cannot write {file}: {error.strerror or error}: {advice}.") from error
     return rows
 
 
@@ -202,21 +202,18 @@ def _checksum(content: Path | bytes) -> str:
     return hasher.hexdigest()
 
 
-def _pack(path: Path, members: Mapping[str, Path | bytes]) -> None:
-    """A tar archive of these members in this order, on the disk at return; all their times are 0."""
-    with path.open("wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name, content in members.items():
-                entry = tarfile.TarInfo(name)
-                if isinstance(content, bytes):
-                    entry.size = len(content)
-                    archive.addfile(entry, io.BytesIO(content))
-                else:
-                    entry.size = content.stat().st_size
-                    with content.open("rb") as stream:
-                        archive.addfile(entry, stream)
-        file.flush()
-        os.fsync(file.fileno())
+def _pack(file: IO[bytes], members: Mapping[str, Path | bytes]) -> None:
+    """A tar archive of these members in this order; all their times are 0."""
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+            else:
+                entry.size = content.stat().st_size
+                with content.open("rb") as stream:
+                    archive.addfile(entry, stream)
 
 
 def import_bundle(catalogue: Catalogue, file: Path, progress: Progress | None = None) -> MergeSummary:

@@ -17,6 +17,7 @@ NOT_CORE = {
     "catalogue",
     "client",
     "datafiles",
+    "destination",
     "enumeration",
     "identify",
     "merging",

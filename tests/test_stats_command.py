@@ -55,7 +55,7 @@ def test_every_table_in_every_format(stats, atlas, of, tmp_path):
     for ending in ("arrow", "parquet"):
         file = tmp_path / f"x.{ending}"
         assert stats("--of", of, "-o", str(file))[0] == 0
-        table = pa.ipc.open_stream(file).read_all() if ending == "arrow" else pa.parquet.read_table(file)
+        table = pa.ipc.open_file(file).read_all() if ending == "arrow" else pa.parquet.read_table(file)
         assert table.num_rows == len(rows) and set(table.column_names) == set(rows[0])
 
 
