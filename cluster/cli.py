@@ -269,7 +269,7 @@ def early(
     from enumerator.early_stops import early_stops
 
     choose_format(format, output)
-    write_table(early_stops(Catalogue(catalogue), campaign, gradient_norm, flow_time), None, format, output)
+    write_table(early_stops(Catalogue(catalogue), campaign, gradient_norm, flow_time), "early-stops", format, output)
 
 
 @app.command(epilog="Example: enumerator show atlas relu.17.17.0247664")

@@ -66,12 +66,18 @@ SHOWN = {
         "students", "teachers", "value", "low", "high", "curve", "curve_low", "curve_high", "dispersion", "starts",
         "dynamics", "law", "settings",
     ),
+    "early-stops": (
+        "anti_aligned", "zero_loss", "stopped", "stopped_frequency", "stopped_low", "stopped_high", "hits", "frequency",
+        "low", "high",
+    ),
     "trajectory": ("evaluations", "flow_time", "loss", "gradient_norm"),
 }  # fmt: skip
 
 # Columns that a readable table shows in percent.
 PERCENT = {"frequency", "exact_low", "exact_high", "wilson_low", "wilson_high", "first_share", "second_share"}
 PERCENT |= {"difference", "difference_low", "difference_high"}
+# Those that are shares in this kind of rows alone.
+PERCENT_IN = {"early-stops": {"stopped_frequency", "stopped_low", "stopped_high", "low", "high"}}
 
 # Rows turned into text at a time, so that a million starts need no memory to speak of.
 ROWS_AT_ONCE = 10_000
@@ -117,10 +123,14 @@ def write_table(
     format = choose_format(format, file)
     if format == "table" and kind in SHOWN and not all_columns:
         table = table.select([name for name in SHOWN[kind] if name in table.column_names])
+    if format == "table" and file is None and not table.num_rows:
+        # A heading without a row below it looks like a table that was cut off.
+        print(f"No {kind if kind in SHOWN else 'rows'} found.", file=sys.stderr, flush=True)
+        return
     with _destination(file) as stream:
         if format == "table":
             fit = file is None and sys.stdout.isatty()
-            _write_text(table, stream, shutil.get_terminal_size().columns if fit else None)
+            _write_text(table, stream, shutil.get_terminal_size().columns if fit else None, kind)
         elif format == "json":
             _write_json(table, stream)
         elif format == "csv":
@@ -209,11 +219,11 @@ def nested_as_json(table: pa.Table) -> pa.Table:
     return table
 
 
-def format_value(name: str, value: Any) -> str:
-    """A cell of a readable table."""
+def format_value(name: str, value: Any, kind: str | None = None) -> str:
+    """A cell of a readable table, whose rows are of this kind."""
     if value is None:
         return "-"
-    if name in PERCENT:
+    if name in PERCENT or name in PERCENT_IN.get(kind or "", ()):
         return f"{100 * value:.2f}%"
     if isinstance(value, float):
         return f"{value:.9f}" if name == "loss" and (value == 0 or 1e-4 <= abs(value) < 1e4) else f"{value:.6g}"
@@ -224,10 +234,10 @@ def format_value(name: str, value: Any) -> str:
     return str(value)
 
 
-def _write_text(table: pa.Table, stream: IO[bytes], width: int | None) -> None:
+def _write_text(table: pa.Table, stream: IO[bytes], width: int | None, kind: str | None = None) -> None:
     """Aligned columns, two blanks apart, numbers to the right; as many columns as fit into `width`."""
     columns = [
-        [entry.name, *(format_value(entry.name, value) for value in table.column(position).to_pylist())]
+        [entry.name, *(format_value(entry.name, value, kind) for value in table.column(position).to_pylist())]
         for position, entry in enumerate(table.schema)
     ]
     to_the_right = [

@@ -18,6 +18,8 @@ DISPLAYS = ("auto", "bar", "lines", "json", "none")
 LINE_INTERVAL = 10.0
 # Seconds between two lines for machines: what watches many runs looks about so often.
 JSON_INTERVAL = 1.0
+# Time after the first shards, in units of what those took, from which on the others tell how fast a run is.
+SETTLED = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Tally:
 class Pace:
     """Rate and time left of a run.
 
-    The rate leaves the first shard out as soon as there is a second: it came after all was started and compiled.
+    Both leave out what comes first, after all was started and compiled, and are unknown until so much time has passed
+    since then that the other shards of that moment do not decide.
     """
 
     def __init__(self) -> None:
@@ -59,8 +62,9 @@ class Pace:
         now = time.monotonic()
         if not tally.fresh:
             return now - self.began, None, None
-        self.first = self.first or (now, tally.fresh)
-        since, before = self.first if tally.fresh > self.first[1] else (self.began, 0)
+        since, before = self.first = self.first or (now, tally.fresh)
+        if tally.fresh == before or now - since < (since - self.began) * SETTLED:
+            return now - self.began, None, None
         rate = (tally.fresh - before) / max(now - since, 1e-3)
         return now - self.began, rate, max(tally.asked - tally.done, 0) / rate
 
@@ -129,7 +133,8 @@ class JsonLines:
     """For machines: a JSON object on a line when the first shards are out, when something was committed, at the end.
 
     At most one every JSON_INTERVAL seconds, the last apart. The keys: campaign_id; done and asked, starts; rate, starts
-    per second, and seconds_left, both null until the first commit; minima, distinct ones; unfinished, starts.
+    per second, and seconds_left, both null until some time after the first commit; minima, distinct ones; unfinished,
+    starts.
     """
 
     def __init__(self, stream: TextIO, campaign_id: str) -> None:

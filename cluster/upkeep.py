@@ -103,6 +103,12 @@ def _compact(
     with closing(Parts()) as shown:
         report = compact(atlas, timedelta(seconds=seconds), shown)
     write_table(report, None, format, output)
+    before, after = (sum(report[f"bytes_{when}"].to_pylist()) for when in ("before", "after"))
+    if after > before:
+        say(
+            f"{after - before:,} bytes more than before, for now: the files that were joined stay for {retention}, for "
+            "whoever still reads them. `enumerator compact` removes them then."
+        )
 
 
 def _migrate(catalogue: CatalogueArgument) -> None:

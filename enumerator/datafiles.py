@@ -24,6 +24,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from enumerator.causes import one_line
 from enumerator.errors import CatalogueError
 
 # The name of a data file: the sha256 of its bytes, as the command `sha256sum` prints it, and eight digits
@@ -142,7 +143,7 @@ class Folder:
         except FileNotFoundError:
             return "it is missing"
         except OSError as error:
-            return f"it cannot be read ({' '.join(str(error).split())})"
+            return f"it cannot be read ({one_line(error)})"
         if size != file.size:
             return f"it holds {size:,} of {file.size:,} bytes"
         return None if hasher.hexdigest() == name["hash"] else "its content is not what was written"
@@ -195,7 +196,7 @@ def read(dataset: ds.Dataset, columns: list[str] | None = None) -> pa.Table:
     try:
         table = dataset.to_table(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        problem = damaged_file(dataset) or " ".join(str(error).split())
+        problem = damaged_file(dataset) or one_line(error)
         raise CatalogueError(f"cannot read the catalogue: {problem}") from error
     plain = [
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field

@@ -9,11 +9,9 @@ compare-and-swap of the version, and whoever loses reads again what the winner w
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from enumerator.causes import lasting, one_line
 from enumerator.datafiles import DataFile, Folder, digest, read, sync
 from enumerator.errors import CatalogueError, InputError
 from enumerator.objects import ObjectStore
@@ -55,12 +54,6 @@ MOST_CONFLICTS = 500
 # A commit that failed although no other writer was there is tried this often: it may have been a
 # writer that failed half way, or a short failure of an object store.
 MOST_FAILURES = 3
-# Failures that last until somebody does something about them, and what.
-_LASTING = {
-    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "make room",
-    (errno.EROFS, errno.EACCES, errno.EPERM): "make it writable",
-}
-
 Result = TypeVar("Result")
 
 
@@ -112,7 +105,7 @@ class Store:
         try:
             return DeltaTable.is_deltatable(self._uri(name), self._options)
         except (DeltaError, OSError) as error:
-            raise CatalogueError(f"cannot read {self._uri(name)}: {_one_line(error)}") from error
+            raise CatalogueError(f"cannot read {self._uri(name)}: {one_line(error)}") from error
 
     def _check_place(self, missing: list[str]) -> None:
         """A local directory with other things in it is not filled with tables."""
@@ -148,7 +141,7 @@ class Store:
             )
         except (DeltaError, OSError) as error:
             if not self.exists(name):
-                raise CatalogueError(f"cannot create {self._uri(name)}: {_one_line(error)}") from error
+                raise CatalogueError(f"cannot create {self._uri(name)}: {_to_begin(error)}") from error
             self.open(name)  # another process has just created it
 
     def open(self, name: str, version: int | None = None) -> DeltaTable:
@@ -159,7 +152,7 @@ class Store:
         except TableNotFoundError as error:
             raise CatalogueError(f"cannot read {self._uri(name)}: it is gone. Put the catalogue back.") from error
         except (DeltaError, OSError) as error:
-            raise CatalogueError(f"cannot read the log of {self._uri(name)}: {_one_line(error)}") from error
+            raise CatalogueError(f"cannot read the log of {self._uri(name)}: {one_line(error)}") from error
         found = metadata.configuration.get(VERSION_PROPERTY) if metadata.name == name else None
         check_version(name, found, 1 if self._migrating else SCHEMA_VERSION, self.address)
         return table
@@ -232,7 +225,7 @@ class Store:
             files = [file for file in self.files(table) if file.lies_in(partition) and file.path not in without]
             return self._dataset(table, files)
         except (DeltaError, OSError) as error:
-            raise CatalogueError(f"cannot read {table.table_uri}: {_one_line(error)}") from error
+            raise CatalogueError(f"cannot read {table.table_uri}: {one_line(error)}") from error
 
     def _dataset(self, table: DeltaTable, files: list[DataFile]) -> ds.Dataset:
         folder, name = self._folder(table), table.metadata().name
@@ -331,9 +324,8 @@ class Store:
             try:
                 return attempt(table)
             except (DeltaError, OSError) as error:
-                advice = _advice(error)
-                if advice or failures >= MOST_FAILURES:
-                    raise CatalogueError(f"cannot write {self._uri(name)}: {advice or _one_line(error)}") from error
+                if lasting(error) or failures >= MOST_FAILURES:
+                    raise CatalogueError(f"cannot write {self._uri(name)}: {_to_go_on(error)}") from error
             last_version = before
             time.sleep(random.uniform(0.002, 0.03))
         raise CatalogueError(
@@ -377,17 +369,13 @@ def _schema(table: DeltaTable) -> pa.Schema:
     return pa.schema(table.schema().to_arrow())
 
 
-def _advice(error: BaseException) -> str | None:
-    """What the user has to do about a failure that no second try mends; None for all others."""
-    number = error.errno if isinstance(error, OSError) and error.errno else 0
-    if not number and (found := re.search(r"\(os error (\d+)\)", str(error))):
-        number = int(found[1])
-    for numbers, advice in _LASTING.items():
-        if number in numbers:
-            return f"{os.strerror(number).lower()}. What was stored stays: {advice}, and the same command goes on."
-    return None
+def _to_begin(error: BaseException) -> str:
+    """Why a catalogue could not be made, and what to do."""
+    found = lasting(error)
+    return f"{found[0]}: {found[1]}, or choose another place." if found else one_line(error)
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text.partition(" 0: <unknown>")[0]  # behind it stands where in Delta Lake it arose
+def _to_go_on(error: BaseException) -> str:
+    """Why a commit failed, and what to do."""
+    found = lasting(error)
+    return f"{found[0]}. What was stored stays: {found[1]}, and the same command goes on." if found else one_line(error)

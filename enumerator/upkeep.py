@@ -11,6 +11,7 @@ import pyarrow.fs as pafs
 from deltalake.exceptions import DeltaError
 
 from enumerator.catalogue import Catalogue
+from enumerator.causes import one_line
 from enumerator.errors import CatalogueError
 from enumerator.tables import TABLE_NAMES, table_schema
 
@@ -87,7 +88,7 @@ def _clean(catalogue: Catalogue, name: str, retention: timedelta) -> None:
         table.create_checkpoint()
         table.cleanup_metadata()
     except (DeltaError, OSError) as error:
-        raise CatalogueError(f"cannot clean up {table.table_uri}: {' '.join(str(error).split())}") from error
+        raise CatalogueError(f"cannot clean up {table.table_uri}: {one_line(error)}") from error
 
 
 def _data_files(catalogue: Catalogue, name: str) -> tuple[int, int]:

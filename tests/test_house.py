@@ -15,6 +15,7 @@ NOT_CORE = {
     "bundle",
     "campaign_table",
     "catalogue",
+    "causes",
     "client",
     "datafiles",
     "destination",

@@ -121,15 +121,25 @@ def test_an_empty_effective_network_can_be_shown():
     assert "loss" in describe(minimum)
 
 
-def test_rate_leaves_the_first_shard_out(monkeypatch):
-    clock = iter([0.0, 5.0, 20.0, 30.0])
+def test_rate_and_time_left_leave_out_what_came_after_all_was_started(monkeypatch):
+    """A minute of start-up, then 30 starts a second: after the first shard 900 starts are not 9 minutes."""
+    clock = iter([0.0, 5.0, 60.0, 61.0, 90.0])
     monkeypatch.setattr("cluster.progress.time.monotonic", lambda: next(clock))
     pace = Pace()
-    assert pace.text(Tally(1000)) == "0 of 1,000 starts, 5 s, the workers are at it, 0 distinct minima"
-    assert "5/s, 3:00 left" in pace.text(Tally(1000, done=100, fresh=100, minima=1))
-    assert pace.text(Tally(1000, 400, 400, 2, 3)) == (
-        "400 of 1,000 starts, 30/s, 20 s left, 2 distinct minima, 3 unfinished"
+    assert pace.text(Tally(2000)) == "0 of 2,000 starts, 5 s, the workers are at it, 0 distinct minima"
+    for done in (100, 200):  # the second a moment later, by a worker that began with the first
+        assert "the workers are at it" in pace.text(Tally(2000, done=done, fresh=done, minima=1))
+    assert pace.text(Tally(2000, 1000, 1000, 2, 3)) == (
+        "1,000 of 2,000 starts, 30/s, 33 s left, 2 distinct minima, 3 unfinished"
     )
+
+
+def test_an_empty_table_says_so_instead_of_a_heading(capsys, tmp_path):
+    for kind, said in (("minima", "No minima found.\n"), (None, "No rows found.\n")):
+        write_table(TABLE.slice(0, 0), kind, all_columns=True)
+        assert tuple(capsys.readouterr()) == ("", said)
+    write_table(TABLE.slice(0, 0), "minima", "csv")
+    assert tuple(capsys.readouterr()) == ('"name","loss","frequency","hits"\n', "")
 
 
 def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
