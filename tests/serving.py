@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Service(NamedTuple):
 
     url: str
     process: subprocess.Popen[str]
+    said: list[str]  # the lines on its stderr
 
     def get(self, path: str, **headers: str) -> Reply:
         """The answer to a GET, whatever its status; in a header's name `_` stands for `-`."""
@@ -63,11 +65,18 @@ def serving(catalogue: Path | str, *options: str, **environment: str) -> Iterato
         command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, env={**inherited, **environment}
     )
     assert process.stderr is not None
+    said = list[str]()
+    # What it says is taken off at once: a full pipe would hold it up.
+    listening = threading.Thread(target=said.extend, args=(process.stderr,), daemon=True)
     try:
         line = process.stderr.readline()
         found = re.search(r"http://\S+:\d+", line)
         assert found, line + process.stderr.read()
-        yield Service(found[0].replace("0.0.0.0", "127.0.0.1"), process)
+        listening.start()
+        yield Service(found[0].replace("0.0.0.0", "127.0.0.1"), process, said)
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.wait(timeout=60)
+        if listening.is_alive():
+            listening.join(60)
+        process.stderr.close()

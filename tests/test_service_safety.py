@@ -123,7 +123,7 @@ def test_what_counts_is_what_a_query_computes_and_each_window_of_a_stream_counts
 
     frames = [(b"A", 5.0), (b"H", 3.0), (b"D", 4.0), (b"Q", 2.0), (b"D", 9.0), (b"Z", 1.0)]
     reader = Computing(None, {}, 10.0)  # type: ignore[arg-type]  # starts no process
-    monkeypatch.setattr(reader, "_send", lambda line: asyncio.sleep(0))
+    monkeypatch.setattr(reader, "_send", lambda kind, content: asyncio.sleep(0))
 
     async def answer():
         await reader.ask({})

@@ -3,12 +3,12 @@
     python -m cluster.service.reader ADDRESS DESCRIPTOR
 
 This process loads what is needed, and then only waits for sockets on the socket DESCRIPTOR, with settings as JSON; each
-goes to a new child, made in milliseconds, which answers on it. Requests are JSON, one on a line; the line `stop N`
-stops request N if it is at work. An answer is a row of frames: a letter, four bytes with the length, the content. `A`
-says that the request is taken up, `H` holds a header as JSON, `D` a part of the body, `E` an error as JSON, `Z` the
-end; each answer begins with the first and ends with one of the last two. `Q` says that a stream of starts goes on with
-another query, for which the time that is allowed begins anew. A process ends with its socket, whatever it is at: so
-none outlives the service. Nothing is pickled.
+goes to a new child, made in milliseconds, which answers on it. What is said either way are frames, each of which
+carries the number of its request. `R` is a request, as JSON; `S` stops it if it is at work. Of an answer, `A` says that
+the request is taken up, `H` holds a header as JSON, `D` a part of the body, `E` an error as JSON, `Z` the end; each
+begins with the first and ends with one of the last two. `Q` says that a stream of starts goes on with another query,
+for which the time that is allowed begins anew. A process ends with its socket, whatever it is at: so none outlives the
+service. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import pyarrow as pa
 import enumerator.statistics  # noqa: F401  # loads SciPy's distributions: once, for all children
 from cluster.service.answers import identification, point_as_json
 from cluster.service.formats import ENCODERS
+from cluster.service.frames import HEAD_BYTES, head, packed
 from cluster.service.view import GoneError, Moments, View
 from cluster.statistics_commands import computed
 from enumerator import query
@@ -61,7 +62,7 @@ class Frames(io.RawIOBase):
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._part = stream, bytearray()
         # The number of the request that is answered, and whether it was stopped.
-        self.number, self.stopped = -1, False
+        self.number, self.stopped = 0, False
 
     def stop(self, number: int) -> None:
         """Stop the answer to a request, if it is still the one at work; for another thread."""
@@ -71,7 +72,7 @@ class Frames(io.RawIOBase):
 
     def frame(self, kind: bytes, content: bytes = b"") -> None:
         """Write one frame."""
-        self._stream.write(kind + len(content).to_bytes(4, "big") + content)
+        self._stream.write(packed(kind, self.number, content))
         self._stream.flush()
 
     def writable(self) -> bool:
@@ -194,14 +195,16 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def listen(stream: IO[bytes], requests: queue.Queue[bytes], frames: Frames) -> None:
-    """Take requests, until there are no more, and end the process."""
+def listen(stream: IO[bytes], requests: queue.Queue[tuple[int, bytes]], frames: Frames) -> None:
+    """Take requests and their numbers, until there are no more, and end the process."""
     with suppress(OSError):
-        for line in stream:
-            if line.startswith(b"stop "):
-                frames.stop(int(line[5:]))
+        while len(start := stream.read(HEAD_BYTES)) == HEAD_BYTES:
+            kind, number, size = head(start)
+            content = stream.read(size)
+            if kind == b"S":
+                frames.stop(number)
             else:
-                requests.put(line)
+                requests.put((number, content))
     os._exit(0)
 
 
@@ -211,15 +214,15 @@ def serve(address: str, connection: socket.socket, settings: dict[str, Any]) -> 
     answers = Answers(address, settings["rows"], settings["json_rows"])
     limit_memory(settings["process_bytes"])
     frames = Frames(connection.makefile("wb"))
-    requests: queue.Queue[bytes] = queue.Queue()
+    requests: queue.Queue[tuple[int, bytes]] = queue.Queue()
     threading.Thread(target=listen, args=(connection.makefile("rb"), requests, frames), daemon=True).start()
     frames.frame(b"H", json.dumps({"process": os.getpid()}).encode())
     while True:
-        request = json.loads(requests.get())
-        frames.number, frames.stopped = request["number"], False
+        number, content = requests.get()
+        frames.number, frames.stopped = number, False
         frames.frame(b"A")
         try:
-            answers.answer(request, frames)
+            answers.answer(json.loads(content), frames)
         except (EnumeratorError, MemoryError, pa.ArrowException, RecursionError) as error:
             frames.forget()
             frames.frame(b"E", json.dumps(_told(error)).encode())

@@ -11,16 +11,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from cluster.machine import available_cores, worker_environment
+from cluster.service.frames import HEAD_BYTES, Head, head, packed
 from cluster.service.limits import Limits
 
 # Seconds that a process has to stop what it is at, before it is killed.
 LAST_WORDS = 3.0
 # Seconds in which a new process is up: on a busy machine it takes its time.
 START_SECONDS = 120.0
+# Seconds until it is tried again where it did not start.
+RETRY_SECONDS = 1.0
 
 
 class AnswerError(Exception):
@@ -53,8 +56,11 @@ class Nursery:
             )
 
     def child(self, settings: dict[str, Any]) -> socket.socket:
-        """A connection to a new child."""
-        assert self._control is not None
+        """A connection to a new child. Raises OSError where there can be none now."""
+        assert self._control is not None and self._process is not None
+        if self._process.poll() is not None:
+            self._control.close()
+            self.start()
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self._control, [json.dumps(settings).encode()], [theirs.fileno()])
@@ -68,6 +74,10 @@ class Nursery:
             self._process.wait()
 
 
+class ForeignFrameError(Exception):
+    """A frame that belongs to another request than the one asked."""
+
+
 class Reader:
     """One process that answers queries."""
 
@@ -75,11 +85,12 @@ class Reader:
         self._nursery, self._settings, self.seconds = nursery, settings, seconds
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._process = self._number = 0
-        self._head = b""
+        self._head: Head | None = None
         self._left = seconds  # that the query at work may still compute
 
     async def start(self) -> None:
         """Start the process, in the place of one that died."""
+        self._number, self._head = 0, None
         self._streams = await asyncio.open_connection(sock=self._nursery.child(self._settings), limit=2**20)
         _, content = await self.frame(START_SECONDS)
         self._process = json.loads(content)["process"]
@@ -92,15 +103,15 @@ class Reader:
     async def ask(self, request: dict[str, Any]) -> None:
         """Send a request, and see it taken up. Raises EOFError or OSError if the process is gone."""
         self._number += 1
-        await self._send(json.dumps(request | {"number": self._number}).encode() + b"\n")
+        await self._send(b"R", json.dumps(request).encode())
         kind, _ = await self.frame(START_SECONDS)
         assert kind == b"A", kind
         self._left = self.seconds
 
-    async def _send(self, line: bytes) -> None:
+    async def _send(self, kind: bytes, content: bytes = b"") -> None:
         if self._streams is None or self._streams[1].is_closing():
             raise ConnectionResetError("the process is gone")
-        self._streams[1].write(line)
+        self._streams[1].write(packed(kind, self._number, content))
         await self._streams[1].drain()
 
     async def part(self) -> tuple[bytes, bytes]:
@@ -117,23 +128,31 @@ class Reader:
             self._left = self.seconds
 
     async def frame(self, seconds: float) -> tuple[bytes, bytes]:
-        """The next frame. Raises TimeoutError if it takes too long, EOFError or OSError if the process is gone."""
+        """The kind and content of the next frame of the request asked last.
+
+        Raises TimeoutError if it takes too long, EOFError or OSError if the process is gone. A frame of another request
+        is the end of the process, and raises ForeignFrameError.
+        """
         assert self._streams is not None
         async with asyncio.timeout(seconds):
             # Kept, in case that the wait for the content is cancelled: the next call goes on with it.
-            self._head = self._head or await self._streams[0].readexactly(5)
-            content = await self._streams[0].readexactly(int.from_bytes(self._head[1:], "big"))
-        kind, self._head = self._head[:1], b""
+            self._head = self._head or head(await self._streams[0].readexactly(HEAD_BYTES))
+            if self._head.number != self._number:
+                message = f"asked {self._number}, answered {self._head.number}"
+                self.kill()
+                raise ForeignFrameError(message)
+            content = await self._streams[0].readexactly(self._head.size)
+        kind, self._head = self._head.kind, None
         return kind, content
 
     async def stop(self) -> bool:
         """Stop the answer that is at work; whether that succeeded."""
         try:
             async with asyncio.timeout(LAST_WORDS):
-                await self._send(b"stop %d\n" % self._number)
+                await self._send(b"S")
                 while (await self.frame(LAST_WORDS))[0] not in b"EZ":
                     pass
-        except (TimeoutError, EOFError, OSError):
+        except (TimeoutError, EOFError, OSError, ForeignFrameError):
             return False
         return True
 
@@ -144,29 +163,20 @@ class Reader:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._process, signal.SIGKILL)
             self._streams[1].close()
-            self._streams, self._process, self._head = None, 0, b""
+            self._streams, self._process, self._head = None, 0, None
 
 
 class Answer:
     """A header, and the parts of a body that come as they are asked for; to be closed in any case."""
 
-    def __init__(self, pool: Readers, reader: Reader, header: dict[str, Any]) -> None:
-        self._pool, self._reader = pool, reader
+    def __init__(self, frames: AsyncGenerator[tuple[bytes, bytes]], header: dict[str, Any]) -> None:
+        self._frames = frames
         self.header = header
-        self._open = True
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The parts of the body. Raises AnswerError where it breaks off."""
-        while True:
-            kind, content = await self._pool.next_frame(self._reader)
-            if kind == b"D":
-                yield content
-                continue
-            self._open = False
-            self._pool.release(self._reader)
-            if kind == b"E":
-                raise _error(content)
-            return
+        async for _, content in self._frames:
+            yield content
 
     async def whole(self) -> bytes:
         """All parts together."""
@@ -177,13 +187,14 @@ class Answer:
 
     async def close(self) -> None:
         """Stop the answer, if it has not ended."""
-        if self._open:
-            self._open = False
-            await self._pool.take_back(self._reader)
+        await self._frames.aclose()
 
 
 class Readers:
-    """A few processes, and the requests that wait for one."""
+    """A few processes, and the requests that wait for one.
+
+    A reader is at one place at a time: among the idle, in one `_frames` at work, or in one `_recover`.
+    """
 
     def __init__(self, nursery: Nursery, limits: Limits, count: int, seconds: float, process_bytes: int) -> None:
         settings = {
@@ -197,7 +208,7 @@ class Readers:
         self._idle: asyncio.LifoQueue[Reader] = asyncio.LifoQueue()  # the last one has the tables at hand
         self._limits, self._seconds = limits, seconds
         self._waiting = 0
-        self._restarts: set[asyncio.Task[None]] = set()
+        self._recoveries: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start all processes."""
@@ -207,7 +218,7 @@ class Readers:
 
     async def close(self) -> None:
         """End all processes."""
-        for task in self._restarts:
+        for task in self._recoveries:
             task.cancel()
         for reader in self._readers:
             reader.kill()
@@ -219,21 +230,42 @@ class Readers:
 
     async def ask(self, request: dict[str, Any]) -> Answer:
         """The answer to a request, from its header on. Raises AnswerError."""
+        frames = self._frames(request)
+        _, header = await anext(frames)
+        return Answer(frames, json.loads(header))
+
+    async def _frames(self, request: dict[str, Any]) -> AsyncGenerator[tuple[bytes, bytes]]:
+        """The header and the parts of one answer. Raises AnswerError.
+
+        This is the one owner of the reader at work, and hands it back once, however it ends: with the answer, by an
+        error, cancelled, closed, or forgotten.
+        """
         while True:
-            reader = await self._free()
+            reader, has_ended = await self._free(), False
             try:
-                await reader.ask(request)
-                kind, content = await self.next_frame(reader)
-                break
-            except (EOFError, OSError):  # it died before it took the request up, which another one can do
-                self._replace(reader)
-            except asyncio.CancelledError:
-                await self.take_back(reader)
-                raise
-        if kind == b"H":
-            return Answer(self, reader, json.loads(content))
-        self.release(reader)
-        raise _error(content)
+                try:
+                    await reader.ask(request)
+                except (EOFError, OSError):  # it died before it took the request up, which another one can do
+                    continue
+                while True:
+                    kind, content = await reader.part()
+                    has_ended = kind in b"EZ"
+                    if kind == b"E":
+                        raise _error(content)
+                    if has_ended:
+                        return
+                    yield kind, content
+            except TimeoutError:
+                message = f"the query was stopped: it took longer than {self._seconds:g} s, which is all it is allowed."
+                raise AnswerError(422, message) from None
+            except (EOFError, OSError):
+                message = "the query ended its process: it needs more memory than it is allowed, select fewer rows or "
+                raise AnswerError(422, message + "columns.") from None
+            except ForeignFrameError as error:
+                message = f"a process that answers mixed up its requests ({error}), and was ended: ask again."
+                raise AnswerError(503, message) from None
+            finally:
+                self._hand_back(reader, has_ended)
 
     async def _free(self) -> Reader:
         if self._waiting >= self._limits.waiting:
@@ -242,47 +274,34 @@ class Readers:
         try:
             async with asyncio.timeout(self._limits.wait_seconds):
                 while not (reader := await self._idle.get()).is_alive:
-                    self._replace(reader)
+                    self._hand_back(reader, has_ended=False)
                 return reader
         except TimeoutError:
             raise AnswerError(429, "all processes that answer are busy: ask again in a moment.") from None
         finally:
             self._waiting -= 1
 
-    async def next_frame(self, reader: Reader) -> tuple[bytes, bytes]:
-        """The next frame of an answer; a reader that gives none is taken back. Raises AnswerError."""
-        try:
-            return await reader.part()
-        except TimeoutError:
-            await self.take_back(reader)
-            message = f"the query was stopped: it took longer than {self._seconds:g} s, which is all it is allowed."
-        except (EOFError, OSError):
-            await self.take_back(reader)
-            message = (
-                "the query ended its process: it needs more memory than it is allowed, select fewer rows or columns."
-            )
-        raise AnswerError(422, message)
-
-    def release(self, reader: Reader) -> None:
-        """A reader whose answer has ended."""
-        self._idle.put_nowait(reader)
-
-    async def take_back(self, reader: Reader) -> None:
-        """A reader in the midst of an answer: stopped, or replaced by a new process while others go on."""
-        if await reader.stop():
-            self.release(reader)
+    def _hand_back(self, reader: Reader, has_ended: bool) -> None:
+        """A reader whose answer has ended is idle; another one has to be brought to that, while others go on."""
+        if has_ended:
+            self._idle.put_nowait(reader)
             return
-        self._replace(reader)
+        # Not awaited: whoever hands back may be cancelled already, and would be at once in any wait.
+        task = asyncio.create_task(self._recover(reader))
+        self._recoveries.add(task)
+        task.add_done_callback(self._recoveries.discard)
 
-    def _replace(self, reader: Reader) -> None:
-        reader.kill()
-        task = asyncio.create_task(self._restart(reader))
-        self._restarts.add(task)
-        task.add_done_callback(self._restarts.discard)
-
-    async def _restart(self, reader: Reader) -> None:
-        await reader.start()
-        self.release(reader)
+    async def _recover(self, reader: Reader) -> None:
+        """Stop what a reader is at, or put a new process in its place; however long that takes."""
+        is_ready = await reader.stop()
+        while not is_ready:
+            reader.kill()
+            try:
+                await reader.start()
+                is_ready = True
+            except (EOFError, OSError, ForeignFrameError):
+                await asyncio.sleep(RETRY_SECONDS)
+        self._idle.put_nowait(reader)
 
 
 def _error(content: bytes) -> AnswerError:

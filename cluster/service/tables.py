@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -21,6 +22,7 @@ from enumerator.selection import Selection, output_schema
 from enumerator.tables import TABLE_NAMES, table_schema
 
 router = APIRouter()
+_LOG = logging.getLogger("uvicorn.error")
 
 # Rows of a page of JSON where no limit is given.
 PAGE = 100
@@ -211,6 +213,8 @@ class Parts(StreamingResponse):
 
         try:
             await super().__call__(scope, receive, patient)
+        except AnswerError as error:  # too late for a status: the connection is cut, which the reader of it sees
+            _LOG.warning("An answer broke off: %s", error)
         finally:
             await self._answer.close()
 
