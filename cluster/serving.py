@@ -46,12 +46,9 @@ def _serve(
     The description of the interface is at /openapi.json. `enumerator.connect(url)` reads it from Python.
     Ctrl-C ends the service, and stops what it runs; what is stored stays.
     """
-    try:
-        import uvicorn
+    import uvicorn
 
-        from cluster.service.app import create_app
-    except ImportError as error:
-        raise InputError(f"`serve` needs {error.name}: pip install 'enumerator[service]'.") from None
+    from cluster.service.app import create_app
     from cluster.service.limits import Limits, check_exposure, read_token
     from cluster.service.runs import Runs
     from cluster.service.shell import PREFIX

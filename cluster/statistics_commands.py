@@ -146,7 +146,7 @@ def _plot(
     """Draw all figures of the starts selected into a folder, and print their names.
 
     For each landscape, dynamics and initial law: losses, orders, spectra, overlaps, accumulation, flow times, early
-    stops; and the share of the global minimum against the width. Needs matplotlib: pip install 'enumerator[plots]'.
+    stops; and the share of the global minimum against the width.
     """
     from enumerator import plots
 

@@ -1,7 +1,7 @@
 """Tables as a reader meets them first: shares look alike, and what surprises is explained."""
 
 import pytest
-from stand_ins import commit, make_campaign, make_point, make_result, new_catalogue
+from stand_ins import make_campaign, make_point, make_result, new_catalogue
 
 from cluster.cli import run_command
 

@@ -3,7 +3,7 @@
     from enumerator import plots
     plots.losses(atlas, students=17, teachers=17).savefig("losses.pdf")
 
-Needs matplotlib (pip install 'enumerator[plots]'). Shares are of all starts, whatever became of them.
+Shares are of all starts, whatever became of them.
 """
 
 from __future__ import annotations

@@ -6,15 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec
 
-from enumerator.errors import InputError
-
-try:
-    import matplotlib
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-except ModuleNotFoundError as error:
-    raise InputError("plots need matplotlib, which is not there: pip install 'enumerator[plots]'.") from error
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Inches: the width of a text column of a journal, and of both.
 COLUMN, PAGE = 3.4, 6.9
