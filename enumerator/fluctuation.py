@@ -19,6 +19,7 @@ from enumerator.recognition import Recogniser, distance_to
 from enumerator.solve import solve_starts
 from enumerator.starts import Outcome, ShardResult, StartRows, shard_result
 from enumerator.stops import STOPS
+from enumerator.surroundings import check_jax
 
 # Weights are averaged over the last fifth of a run. The first four fifths let the start be forgotten: a mode that
 # relaxes at the rate h is left with exp(-0.8 h t) of it. An average is worth several times the slowest relaxation
@@ -71,6 +72,7 @@ def solve_sgd(
     `evaluations` counts the updates. `progress` is told how many runs retired, as they do. Raises InputError for
     what one-pass SGD does not do, and for a dimension in which the initial overlaps do not fit.
     """
+    check_jax()
     indices, plan = np.sort(indices), plan_runs(campaign, _BLOCKS)
     if campaign.landscape.second_layer != "fixed":
         raise InputError(

@@ -17,6 +17,7 @@ from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.recognition import Recogniser, distance_to
 from enumerator.records import OUTCOMES
 from enumerator.solve import solve_starts
+from enumerator.surroundings import check_jax
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def identify(
 
     A trained second layer is one of ones there. Raises InputError for overlaps that no weights have.
     """
+    check_jax()
     campaign = Campaign(landscape, law=InitialLaw(Q=Q[None], R=R[None]))
     check_solvable(campaign)
     V = landscape.teacher_factor

@@ -31,6 +31,7 @@ from enumerator.geometry import (
     overlaps_with,
 )
 from enumerator.overlaps import Overlaps
+from enumerator.surroundings import check_jax
 
 # Second-layer weights of the student, None for all ones.
 SecondLayer = Float[Array, " K"] | None
@@ -105,6 +106,7 @@ def population_loss(
     From overlaps alone, hence angles by arccos: half the digits are lost at collinear pairs, where
     the loss itself is flat to third order.
     """
+    check_jax()
     g = activation or Rectifier()
     joint = jnp.block([[overlaps.Q, overlaps.R], [overlaps.R.T, overlaps.T]])
     norms = jnp.sqrt(jnp.diagonal(joint))

@@ -22,6 +22,7 @@ from enumerator.problem import Campaign
 from enumerator.sampling import initial_weights, start_classes
 from enumerator.second_layer import EXTRA
 from enumerator.solve import BatchShape, solve_starts
+from enumerator.surroundings import check_jax
 
 # One row for each accepted step, or for each of a hundred flow times of one-pass SGD. Q and R are flat, row-major, as
 # everywhere in the catalogue; second_layer is null where it is fixed.
@@ -47,6 +48,7 @@ def replay(campaign: Campaign, index: int) -> pa.Table:
     if index < 0 or (last is not None and index >= last):
         limit = "" if last is None else f" and below {last}"
         raise InputError(f"`index` must be that of a start, 0 or more{limit}, got {index}.")
+    check_jax()
     indices = np.array([index])
     if campaign.dynamics.is_noisy:
         return _noisy(campaign, indices)

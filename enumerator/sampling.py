@@ -37,7 +37,9 @@ def sample_weights(key: PRNGKeyArray, students: int, rank: int, dimension: int, 
 
 def start_key(seed: int | Integer[Array, ""], index: Integer[Array, ""]) -> PRNGKeyArray:
     """The key of one start: a function of seed and index alone, whatever the batch, shard or worker."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), index >> 32), index & 0xFFFFFFFF)
+    # The generator by its name: the default is a setting of the user.
+    key = jax.random.key(seed, impl="threefry2x32")
+    return jax.random.fold_in(jax.random.fold_in(key, index >> 32), index & 0xFFFFFFFF)
 
 
 def lane_width(campaign: Campaign) -> int:

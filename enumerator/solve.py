@@ -18,6 +18,7 @@ from enumerator.problem import Campaign
 from enumerator.sampling import initial_weights, lane_width, start_classes
 from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, orders_of_long_students, shard_result
 from enumerator.stops import STOPS
+from enumerator.surroundings import check_jax
 
 __all__ = ["BatchShape", "Outcome", "ShardResult", "basins_in_hand", "batch_shape", "solve_shard", "solve_starts"]
 
@@ -294,6 +295,7 @@ def solve_starts(
     progress: Callable[[int], None] | None = None,
 ) -> ShardResult:
     """Follow the starts with these indices (n,) to their ends. `progress` is told how many retired, as they do."""
+    check_jax()
     batch = _Batch(campaign, indices, shape or batch_shape(campaign))
     while batch.fill():
         retired = batch.advance()

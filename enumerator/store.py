@@ -32,6 +32,7 @@ from enumerator.errors import CatalogueError, InputError
 from enumerator.objects import ObjectStore
 from enumerator.query import run
 from enumerator.records import from_table
+from enumerator.surroundings import check_not_forked
 from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, check_version, table_schema
 
 # The property of each Delta table that marks it as ours and says which schema it was written to.
@@ -39,6 +40,8 @@ VERSION_PROPERTY = "enumerator.schema_version"
 # The Delta transaction whose version is the digest of all data files of a table: each commit sets it anew. A
 # log that has lost an entry, or gained one, or names another file, no longer adds up to it.
 FILES_TRANSACTION = "enumerator.files"
+# As a message names it.
+_DELTA = "a catalogue"
 # Characters in the path of a directory that Delta Lake 1.6 takes for parts of a URL, and fails on.
 UNUSABLE = frozenset("[]^|\\%")
 # Text columns with few distinct values in many rows: read as codes, they are counted twice as fast.
@@ -102,6 +105,7 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether there is a table `name`."""
+        check_not_forked(_DELTA)
         try:
             return DeltaTable.is_deltatable(self._uri(name), self._options)
         except (DeltaError, OSError) as error:
@@ -122,6 +126,7 @@ class Store:
 
     def create(self, name: str) -> None:
         """Make the table `name`, empty, unless it is there."""
+        check_not_forked(_DELTA)
         schema = table_schema(name)
         try:
             DeltaTable.create(
@@ -146,6 +151,7 @@ class Store:
 
     def open(self, name: str, version: int | None = None) -> DeltaTable:
         """The table `name` at its latest version, or at an earlier one."""
+        check_not_forked(_DELTA)
         try:
             table = DeltaTable(self._uri(name), version=version, storage_options=self._options)
             metadata = table.metadata()
@@ -179,6 +185,7 @@ class Store:
 
         Raises CatalogueError where the log of the table does not add up to what was committed.
         """
+        check_not_forked(_DELTA)
         entries = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
         files = [DataFile(*row.values()) for row in reversed(entries.to_pylist())]
         self._check_log(table, files)

@@ -22,6 +22,7 @@ from enumerator.points import StationaryPoint
 from enumerator.problem import Landscape, Tolerances
 from enumerator.snapshot import Snapshot
 from enumerator.start_checks import Points, check_campaigns, check_kept, check_replays, check_starts
+from enumerator.surroundings import check_jax
 
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Disagreement._fields])
 # What is wrong with the younger, or the other, of two rows for one point.
@@ -49,6 +50,7 @@ def find_disagreements(
     catalogue: Catalogue, sample: int = 20, seed: int = 0, progress: Progress | None = None
 ) -> list[Disagreement]:
     """`verify`, before its result is made a table."""
+    check_jax()
     tell = progress or (lambda part, done, total: None)
     rng = np.random.default_rng(seed)
     tell("files", 0, 1)
