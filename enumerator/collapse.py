@@ -87,11 +87,11 @@ def collapsed(
     return target
 
 
-def paired(W: NDArray[np.float64], network: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The student (K, D) of an odd activation near W (K, D) that computes what the network (K_eff, r) does.
+def assigned(W: NDArray[np.float64], network: NDArray[np.float64], cancels: bool) -> NDArray[np.float64]:
+    """The student (K, D) near W (K, D) that computes what the network (K_eff, r) does, where none merge.
 
-    Each neuron is the student nearest to it, as they are assigned; of the others two and two become opposite, and
-    one that is left over vanishes.
+    Each neuron is the student nearest to it, as they are assigned. The others vanish, but where opposite ones cancel
+    (`cancels`) two and two become opposite, and one that is left over vanishes.
     """
     target = np.zeros_like(W)
     full = np.pad(network, ((0, 0), (0, W.shape[1] - network.shape[1])))
@@ -99,7 +99,7 @@ def paired(W: NDArray[np.float64], network: NDArray[np.float64]) -> NDArray[np.f
     students, neurons = linear_sum_assignment(cost)
     target[students] = full[neurons]
     left = [row for row in range(len(W)) if row not in set(students.tolist())]
-    while len(left) > 1:
+    while cancels and len(left) > 1:
         first = left.pop(0)
         other = min(left, key=lambda row: float(np.linalg.norm(W[first] + W[row])))
         left.remove(other)
@@ -116,7 +116,7 @@ def nearest_member(
 ) -> NDArray[np.float64] | None:
     """The student (K, D) near W (K, D) that computes what the network (K_eff, r) does; None where none is near."""
     if not landscape.g.is_homogeneous:
-        return paired(W, network)
+        return assigned(W, network, landscape.g.is_odd)
     groups = nearest_groups(W, network)
     if signs is None:
         return collapsed(W, network, groups)

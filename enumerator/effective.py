@@ -65,13 +65,13 @@ def effective_network(W: NDArray[np.float64], scale: float, tolerance: float = P
 
 
 def cancelled(W: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    """Rows of W (K, D) without opposite pairs and dead ones: the same function for an odd activation."""
+    """Rows of W (K, D) without opposite pairs: the same function for an odd activation."""
     kept: list[NDArray[np.float64]] = []
     for row in W:
         near = [k for k, other in enumerate(kept) if np.linalg.norm(row + other) <= PARALLEL * scale]
         if near:
             kept.pop(near[0])
-        elif np.linalg.norm(row) > PARALLEL * scale:
+        else:
             kept.append(row)
     return np.array(kept).reshape(-1, W.shape[1])
 
@@ -83,20 +83,23 @@ def reduced(
     if not landscape.equations.manifold.is_free:  # no constrained student can vanish, or take over another's norm
         return W, None
     if not landscape.g.is_homogeneous:
-        return cancelled(W, landscape.teacher_scale), None
+        kept = cancelled(W, landscape.teacher_scale) if landscape.g.is_odd else W
+        alive = np.linalg.norm(kept, axis=1) > PARALLEL * landscape.teacher_scale
+        return kept[alive] if landscape.g.vanishes_at_rest else kept, None
     network, own = merged_student(W, groups_of(W, landscape.teacher_scale), signs)
     alive = np.linalg.norm(network, axis=1) > PARALLEL * landscape.teacher_scale  # opposite signs may cancel
     return network[alive], None if own is None else own[alive]
 
 
 def zero_loss_network(landscape: Landscape) -> NDArray[np.float64] | None:
-    """The effective network of the teachers (K_eff, r), which stands for zero loss; None if it has too many neurons."""
+    """The effective network of the teachers (K_eff, r), which stands for zero loss; None if no student computes it."""
     manifold, V = landscape.equations.manifold, landscape.teacher_factor
     if not manifold.is_free:
         fits = landscape.students == landscape.teachers and manifold.deviation(landscape.T) <= PARALLEL
         return manifold.project(V) if fits else None
     network = reduced(V, landscape)[0]
-    return network if len(network) <= landscape.students else None
+    left = landscape.students - len(network)
+    return network if left == 0 or (left > 0 and landscape.g.vanishes_at_rest) else None
 
 
 def release_dead(W: NDArray[np.float64], landscape: Landscape) -> NDArray[np.float64]:

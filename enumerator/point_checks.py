@@ -162,9 +162,9 @@ def _finite(values: np.ndarray) -> float | None:
 
 
 def _hidden_flat(value: Recomputed, landscape: Landscape, effective: int) -> int:
-    """Flat directions of the students beyond the effective network: one each, r at zero loss; r for a pair of erf."""
-    if landscape.activation == "erf":
-        return (landscape.students - effective) // 2 * landscape.teacher_rank
+    """Flat directions of the students beyond the effective network: one each, r at zero loss; r an opposite pair."""
+    if not landscape.g.is_homogeneous:
+        return (landscape.students - effective) // 2 * landscape.teacher_rank if landscape.g.is_odd else 0
     zero = value.loss <= ZERO_LOSS * landscape.overlap_scale
     return (landscape.students - effective) * (int(np.linalg.matrix_rank(landscape.T)) if zero else 1)
 
@@ -184,7 +184,7 @@ def _verdicts(value: Recomputed, point: StationaryPoint, definite: float) -> tup
     if len(point.Q) < point.landscape.students:
         hidden = hidden_above = FLAT_MINIMUM if _hidden_flat(value, point.landscape, len(point.Q)) else MINIMUM
         if value.loss > ZERO_LOSS * point.landscape.overlap_scale:
-            if point.landscape.activation == "erf":  # opposite pairs at a positive loss are not decided
+            if not point.landscape.g.is_homogeneous:  # what else is left out is not decided at a positive loss
                 return max(inside, UNDECIDED, key=order.index), max(inside, outside, UNDECIDED, key=order.index)
             # Flat if copies of one neuron at least stay together; dead neurons never stay.
             hidden = sign(value.splitting.max(initial=-np.inf), definite, FLAT_MINIMUM)
@@ -208,11 +208,12 @@ def _no_neuron_ascends(point: StationaryPoint, signs: np.ndarray) -> bool:
     directions = np.concatenate([near, rng.normal(size=(2000, W.shape[1]))])
     directions /= np.linalg.norm(directions, axis=1)[:, None]
     others, weights = np.concatenate([W, V]), np.concatenate([signs, -np.ones(len(V))])
-    lengths, slope = np.linalg.norm(others, axis=1), point.landscape.activation_slope or 0.0
+    lengths, (above, below) = np.linalg.norm(others, axis=1), point.landscape.g.slopes
     along = directions @ others.T
     t = np.arccos(np.clip(along / np.where(lengths > 0, lengths, 1.0), -1, 1))
     arc = (lengths * np.sin(t) + (np.pi - t) * along) / (2 * np.pi)
-    return bool((((1 - slope) ** 2 * arc + slope * along) @ weights).max() <= 1e-9 * point.landscape.teacher_scale)
+    rates = ((above - below) ** 2 * arc + above * below * along) @ weights
+    return bool(rates.max() <= 1e-9 * point.landscape.teacher_scale)
 
 
 def _check_symmetry(

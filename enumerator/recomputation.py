@@ -1,8 +1,9 @@
 """What a stationary point must satisfy, recomputed from Q, R, T alone, by formulas that the solvers do not use.
 
-Numpy and mpmath only, nothing of `loss`, `newton` or `stability`: angles come from a residual and a
-cosine instead of two distances, derivatives from the formulas of Safran & Shamir (2018), section 2,
-and the sample in high precision from the definition. Row by row, float64: a millisecond to some tens.
+Nothing of `loss`, `newton` or `stability`. Of a homogeneous activation only its slopes are asked: angles come from a
+residual and a cosine instead of two distances, derivatives from the formulas of Safran & Shamir (2018), section 2.
+Of any other its plain kernel, which is differentiated here. The sample in high precision comes from the definition.
+Row by row, float64: a millisecond to some tens.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
+from enumerator.activations.base import Activation, Norms
 from enumerator.problem import Landscape
-from enumerator.recomputation_erf import erf_derivatives
 from enumerator.recomputation_manifold import geodesic_radius, on_manifold, perpendicular_weights
+from enumerator.recomputation_smooth import plain_slopes, smooth_derivatives
 
 Matrix = NDArray[np.float64]
 
@@ -83,12 +85,13 @@ def recompute(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = Non
         outside = perpendicular_weights(Q - W @ W.T)
         W, V = np.concatenate([W, outside], axis=1), np.pad(V, ((0, 0), (0, outside.shape[1])))
     size, splitting = W.size, np.full(K, np.inf)
-    if landscape.activation == "erf":
-        gradient, blocks, C, alphas = erf_derivatives(W, V)
+    if landscape.g.is_homogeneous:
+        slopes = landscape.g.slopes
+        gradient, blocks, C, alphas, units = _rectifier_derivatives(W, V, slopes, np.ones(K) if a is None else a)
+        splitting = _splitting(blocks[np.arange(K), np.arange(K)], units, (slopes[0] ** 2 + slopes[1] ** 2) / 2)
     else:
-        slope = landscape.activation_slope or 0.0
-        gradient, blocks, C, alphas, units = _rectifier_derivatives(W, V, slope, np.ones(K) if a is None else a)
-        splitting = _splitting(blocks[np.arange(K), np.arange(K)], units, (1 + slope**2) / 2)
+        gradient, blocks, C = smooth_derivatives(landscape.g, W, V)
+        alphas = splitting
     H = blocks.transpose(0, 2, 1, 3).reshape(size, size)
     free = (0.0, 0.0)
     if landscape.constraint != "none":
@@ -108,11 +111,11 @@ def recompute(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = Non
 
 
 def _rectifier_derivatives(
-    W: Matrix, V: Matrix, slope: float, a: Matrix
+    W: Matrix, V: Matrix, slopes: tuple[float, float], a: Matrix
 ) -> tuple[Matrix, Matrix, Matrix, Matrix, Matrix]:
-    """Gradient, Hessian blocks (K, K, r, r), C, alphas and unit vectors of a rectifier with this slope.
+    """Gradient, Hessian blocks (K, K, r, r), C, alphas and unit vectors of a homogeneous activation with these slopes.
 
-    Those of ReLU times (1 - slope)^2, and those of slope/2 |sum a w - sum v|^2.
+    With slopes p and s those of ReLU times (p - s)^2, and those of p s/2 |sum a w - sum v|^2.
     """
     K, M, r = len(W), len(V), V.shape[1]
     others = np.concatenate([W, V])
@@ -138,44 +141,33 @@ def _rectifier_derivatives(
     own_blocks = 0.5 * identity + alphas[:, None, None] * (identity - units[:, :, None] * units[:, None, :])
     blocks[np.arange(K), np.arange(K)] = own_blocks + (normal * strength[:, :, None]).transpose(0, 2, 1) @ normal
     C = layers * (np.pi - t[:, :K]) / (2 * np.pi) + np.diag(alphas)
-    bend, error = (1 - slope) ** 2, a @ W - V.sum(axis=0)
-    gradient = bend * gradient + slope * a[:, None] * error
-    linear = slope * layers[:, :, None, None] * identity
-    return gradient, bend * blocks + linear, bend * C + slope * layers, bend * alphas, units
+    bend, line, error = (slopes[0] - slopes[1]) ** 2, slopes[0] * slopes[1], a @ W - V.sum(axis=0)
+    gradient = bend * gradient + line * a[:, None] * error
+    linear = line * layers[:, :, None, None] * identity
+    return gradient, bend * blocks + linear, bend * C + line * layers, bend * alphas, units
 
 
 def ball_radius(smallest: float, Q: Matrix, landscape: Landscape, value: Recomputed) -> float:
     """Nine tenths of the largest rho, at most the shortest norm, with rho L(rho) <= 2 `smallest`; 0 if none.
 
-    L(rho) bounds the change of the Hessian in that ball: 3 sqrt(3)/(4 pi) |v|/|u|^2 for each pair and
-    3/(pi |u|) for its mixed terms, see `hessian_lipschitz`. 0 too unless L |gradient| <= smallest^2/2,
-    by which an exact minimum exists (Kantorovich).
+    L(rho) bounds the change of the Hessian in that ball, from the bounds on third derivatives that the activation
+    gives. 0 too unless L |gradient| <= smallest^2/2, by which an exact minimum exists (Kantorovich).
     """
     students, teachers = np.sqrt(np.diag(Q)), np.sqrt(np.diag(landscape.T)).sum()
-    K, bend = len(students), (1 - (landscape.activation_slope or 0.0)) ** 2
+    K, M = len(students), landscape.teachers
     if not smallest > 0:
         return 0.0
-    lipschitz = 0.0
-    if landscape.activation == "erf":  # suprema of g and its derivatives, which hold everywhere: see `Erf`
-        mixed = 6 / math.pi * math.exp(-0.5) * math.sqrt(3)
-        own = 4 / math.pi * (K + landscape.teachers) + mixed
-        lipschitz = math.hypot(own, math.sqrt(K - 1) * mixed)
-        if landscape.constraint == "none":
-            return 1.8 * smallest / lipschitz if lipschitz * value.gradient_norm <= smallest**2 / 2 else 0.0
 
     def change(rho: float) -> float:
-        left = students - rho
-        own = (students.sum() - students + teachers + math.sqrt(K - 1) * rho) / left**2
-        own *= bend * math.sqrt(27) / (4 * math.pi)
-        mixed = bend * 3 / (math.pi * left)
+        others = students.sum() - students + teachers + math.sqrt(K - 1) * rho
+        own, mixed = landscape.g.third_derivatives(Norms(students - rho, students + rho, others, K + M - 1))
         return float(np.sqrt(own**2 + (K - 1) * mixed**2).max())
 
     if landscape.constraint != "none":
-        third = lipschitz if landscape.activation == "erf" else change(0.0)
-        radius, lipschitz = geodesic_radius(landscape.constraint, third, *value.free, smallest)
+        radius, lipschitz = geodesic_radius(landscape.constraint, change(0.0), *value.free, smallest)
         return radius if lipschitz * value.gradient_norm <= smallest**2 / 2 else 0.0
-    # rho L(rho) rises from 0 to infinity at the shortest norm: the root is bracketed, and halved.
-    low, high = 0.0, float(students.min())
+    # rho L(rho) rises from 0 beyond 2 `smallest`: the root is bracketed, and halved.
+    low, high = 0.0, 2 * smallest / change(0.0)
     while (middle := (low + high) / 2) not in (low, high):
         low, high = (middle, high) if middle * change(middle) <= 2 * smallest else (low, middle)
     radius = 0.9 * low
@@ -256,10 +248,12 @@ def loss_of(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = None)
     product = np.outer(lengths, lengths)
     cosine = np.clip(joint / np.where(product > 0, product, 1.0), -1.0, 1.0)
     np.fill_diagonal(cosine, 1.0)
-    t, slope = np.arccos(cosine), landscape.activation_slope or 0.0
-    kernel = (1 - slope) ** 2 * product * (np.sin(t) + (np.pi - t) * cosine) / (2 * np.pi) + slope * joint
-    if landscape.activation == "erf":
-        kernel = 2 / np.pi * np.arcsin(joint / np.sqrt(np.outer(1 + lengths**2, 1 + lengths**2)))
+    if landscape.g.is_homogeneous:
+        t, (above, below) = np.arccos(cosine), landscape.g.slopes
+        arc = product * (np.sin(t) + (np.pi - t) * cosine) / (2 * np.pi)
+        kernel = (above - below) ** 2 * arc + above * below * joint
+    else:
+        kernel = landscape.g.plain_kernel(lengths[:, None] ** 2, lengths**2, joint, np)
     signs = np.concatenate([np.ones(K) if a is None else a, -np.ones(len(joint) - K)])
     return math.fsum((np.outer(signs, signs) * kernel).ravel()) / 2
 
@@ -274,22 +268,22 @@ def precise_loss(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = 
         layer = [1.0 if a is None else float(a[i]) for i in range(K)] + [-1.0] * (n - K)
         for i in range(n):
             for j in range(i + 1):
-                kernel = _precise_kernel(entries[i][i], entries[j][j], entries[i][j], landscape)
+                kernel = _precise_kernel(entries[i][i], entries[j][j], entries[i][j], landscape.g)
                 total += (1 if i == j else 2) * layer[i] * layer[j] * kernel
         return float(total / 2)
 
 
-def _precise_kernel(own: Any, other: Any, mutual: Any, landscape: Landscape) -> Any:
+def _precise_kernel(own: Any, other: Any, mutual: Any, g: Activation) -> Any:
     """E[g(u.x) g(v.x)] from u.u, v.v and u.v."""
-    if landscape.activation == "erf":
-        return 2 / mpmath.pi * mpmath.asin(mutual / mpmath.sqrt((1 + own) * (1 + other)))
-    slope, product = mpmath.mpf(landscape.activation_slope or 0.0), mpmath.sqrt(own * other)
+    if not g.is_homogeneous:
+        return g.plain_kernel(own, other, mutual, mpmath)
+    (above, below), product = map(mpmath.mpf, g.slopes), mpmath.sqrt(own * other)
     if product == 0:
         return mpmath.mpf(0)
     cosine = min(mpmath.mpf(1), max(mpmath.mpf(-1), mutual / product))
     t = mpmath.acos(cosine)
     arc = product * (mpmath.sin(t) + (mpmath.pi - t) * cosine) / (2 * mpmath.pi)
-    return (1 - slope) ** 2 * arc + slope * mutual
+    return (above - below) ** 2 * arc + above * below * mutual
 
 
 def precise_gradient_norm(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = None) -> float:
@@ -305,11 +299,11 @@ def precise_gradient_norm(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix 
         for i in range(K):
             alpha = mpmath.mpf(0)
             for j in range(K):
-                turn, pull = _precise_slopes(q[i, i], q[j, j], q[i, j], i == j, landscape)
+                turn, pull = _precise_slopes(q[i, i], q[j, j], q[i, j], i == j, landscape.g)
                 C[i, j] += layer[i] * layer[j] * turn
                 alpha += layer[i] * layer[j] * pull
             for m in range(M):
-                turn, pull = _precise_slopes(q[i, i], s[m, m], o[i, m], False, landscape)
+                turn, pull = _precise_slopes(q[i, i], s[m, m], o[i, m], False, landscape.g)
                 B[i, m] = layer[i] * turn
                 alpha -= layer[i] * pull
             C[i, i] += alpha
@@ -317,15 +311,14 @@ def precise_gradient_norm(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix 
     return float(np.linalg.norm(student_weights(against, teacher_weights(T))))
 
 
-def _precise_slopes(own: Any, other: Any, mutual: Any, is_self: bool, landscape: Landscape) -> tuple[Any, Any]:
+def _precise_slopes(own: Any, other: Any, mutual: Any, is_self: bool, g: Activation) -> tuple[Any, Any]:
     """dk/d(u.v) and 2 dk/d(u.u) of the kernel, from u.u, v.v and u.v."""
-    if landscape.activation == "erf":
-        root = mpmath.sqrt((1 + own) * (1 + other) - mutual**2)
-        return 2 / mpmath.pi / root, -2 / mpmath.pi * mutual / ((1 + own) * root)
-    slope, lengths = mpmath.mpf(landscape.activation_slope or 0.0), (mpmath.sqrt(own), mpmath.sqrt(other))
+    if not g.is_homogeneous:
+        return plain_slopes(g, own, other, mutual)
+    (above, below), lengths = map(mpmath.mpf, g.slopes), (mpmath.sqrt(own), mpmath.sqrt(other))
     t = mpmath.mpf(0) if is_self else _precise_angle(mutual, *lengths)
-    bend = (1 - slope) ** 2 / (2 * mpmath.pi)
-    return bend * (mpmath.pi - t) + slope, bend * lengths[1] * mpmath.sin(t) / lengths[0]
+    bend = (above - below) ** 2 / (2 * mpmath.pi)
+    return bend * (mpmath.pi - t) + above * below, bend * lengths[1] * mpmath.sin(t) / lengths[0]
 
 
 def _precise_angle(overlap: Any, a: Any, b: Any) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.activations.base import Activation
+from enumerator.activations.base import Activation, Norms
 from enumerator.curvature import curvature_of
 from enumerator.effective import dead_stay, reduced
 from enumerator.loss import as_numpy, compiled_hessian, compiled_perpendicular, exact_loss
@@ -42,25 +42,18 @@ def hessian_lipschitz(
 ) -> float:
     """Lipschitz constant of the Hessian (operator norm against Frobenius distance) in a ball around a student.
 
-    A pair (u, v) contributes at most `own` |v|/|u|^2 |e|^3 to the third derivative along (e, 0) and `mixed`
-    |e|^2 |f|/|u| to its mixed terms, whatever the angle, or without these norms where the activation is not
-    homogeneous, for itself too (`DerivativeBounds`; for ReLU 3 sqrt(3)/(4 pi) and 3/pi). With x_i the share of
-    neuron i in a unit direction, sum_i x_i^2 (A_i x_i + B_i sum_{j != i} x_j) is at most
-    max_i sqrt(A_i^2 + (K - 1) B_i^2) by Cauchy and Schwarz. Infinite once a neuron may vanish.
-    `norms` (K,) of the students at the centre, `teacher_norms` (M,), `radius` Frobenius.
+    With x_i the share of neuron i in a unit direction, the third derivative sum_i x_i^2 (A_i x_i + B_i sum_{j != i}
+    x_j), bounds A and B of the activation, is at most max_i sqrt(A_i^2 + (K - 1) B_i^2) by Cauchy and Schwarz.
+    Infinite where the activation has no bound. `norms` (K,) of the students at the centre, `teacher_norms` (M,),
+    `radius` Frobenius.
     """
-    bounds, K = g.third_derivative, len(norms)
-    if not g.is_homogeneous:
-        own = bounds.own * (K + len(teacher_norms)) + bounds.mixed
-        return float(np.hypot(own, np.sqrt(max(K - 1, 0)) * bounds.mixed))
-    shortest = norms - radius
-    if len(norms) == 0 or shortest.min() <= 0:
-        return np.inf if len(norms) else 0.0
+    K = len(norms)
+    if not K:
+        return 0.0
     # The norms of the other neurons grow by sqrt(K - 1) radius in sum at the most.
-    others = norms.sum() - norms + np.sqrt(len(norms) - 1) * radius + teacher_norms.sum()
-    own = bounds.own * others / shortest**2
-    mixed = bounds.mixed / shortest
-    return float(np.sqrt(own**2 + (len(norms) - 1) * mixed**2).max())
+    others = norms.sum() - norms + np.sqrt(K - 1) * radius + teacher_norms.sum()
+    own, mixed = g.third_derivatives(Norms(norms - radius, norms + radius, others, K - 1 + len(teacher_norms)))
+    return float(np.hypot(own, np.sqrt(K - 1) * mixed).max())
 
 
 def basin_radius(
@@ -75,9 +68,8 @@ def basin_radius(
     """
     if smallest <= 0 or len(norms) == 0:
         return 0.0
-    low, high = 0.0, float(norms.min())
-    if not g.is_homogeneous:
-        high = 2 * smallest / hessian_lipschitz(g, norms, teacher_norms, 0.0)
+    # Where it has a bound, L grows with the radius.
+    low, high = 0.0, 2 * smallest / hessian_lipschitz(g, norms, teacher_norms, 0.0)
     for _ in range(60):
         middle = (low + high) / 2
         if middle * hessian_lipschitz(g, norms, teacher_norms, middle) <= 2 * smallest:
@@ -131,7 +123,7 @@ def _hidden_verdict(network: Network, stays: NDArray[np.float64], definite: floa
     order. A dead neuron always descends otherwise: the one-sided derivatives along the teachers, each
     times its norm, add up to -2 L at a stationary point, by Euler's theorem on homogeneous functions.
     But with a trained second layer a dead neuron of negative weight may stay, see `dead_stay`.
-    Opposite pairs of an odd activation at a positive loss are not decided.
+    Neurons that any other activation leaves out are not decided at a positive loss.
     """
     if len(network.W) == network.landscape.students:
         return MINIMUM
@@ -149,9 +141,10 @@ def _flat_directions(network: Network) -> int:
     """Directions in which the Hessian of a generic student of this effective network vanishes, beyond its own."""
     landscape, rank = network.landscape, network.landscape.teacher_rank
     hidden = landscape.students - len(network.W)
-    if not landscape.g.is_homogeneous:
-        return hidden // 2 * rank  # opposite pairs; one that is left over rests at zero, where the loss bends up
-    return hidden * (rank if has_zero_loss(network.loss, landscape) else 1)
+    if landscape.g.is_homogeneous:
+        return hidden * (rank if has_zero_loss(network.loss, landscape) else 1)
+    # Opposite pairs; neurons at rest are held there, where the loss bends up.
+    return hidden // 2 * rank if landscape.g.is_odd else 0
 
 
 def examine(

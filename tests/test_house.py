@@ -32,7 +32,7 @@ NOT_CORE |= {
     "point_table",
     "query",
     "recomputation",
-    "recomputation_erf",
+    "recomputation_smooth",
     "recomputation_manifold",
     "records",
     "repair",

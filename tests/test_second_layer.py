@@ -156,7 +156,7 @@ def test_signs_tell_points_apart():
 
 
 def test_what_does_not_go_with_a_trained_layer_is_said():
-    with pytest.raises(InputError, match="trained goes with relu or leaky_relu and constraint none"):
+    with pytest.raises(InputError, match="trained goes with constraint none and activation relu or"):
         check_solvable(Campaign(trained(3, activation="erf")))
     with pytest.raises(InputError, match="newton goes with constraint none and second layer fixed"):
         check_solvable(Campaign(trained(3), Dynamics("newton")))

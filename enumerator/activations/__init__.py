@@ -30,6 +30,11 @@ def check_slope(name: str, slope: float | None) -> None:
         raise InputError(f"`activation_slope` must be at least 0 and below 1, got {slope!r}.")
 
 
+def homogeneous() -> list[str]:
+    """The names of the activations with g(c z) = c g(z) for c > 0."""
+    return [name for name, address in ACTIVATIONS.items() if resolve_name(address).is_homogeneous]
+
+
 @cache
 def activation_named(name: str, slope: float | None = None) -> Activation:
     """The activation of this name. Raises InputError for a wrong slope, see `check_slope`."""

@@ -7,13 +7,15 @@ s = a b - c^2, every derivative is a rational function of a, b, c and sqrt s.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 from jaxtyping import Array, Float
+from numpy.typing import NDArray
 
-from enumerator.activations.base import Activation, DerivativeBounds
+from enumerator.activations.base import Activation, Norms
 from enumerator.geometry import PI, Geometry
 
 _Pairs = Float[Array, "K N"]
@@ -33,15 +35,21 @@ class Erf(Activation):
     """erf(z/sqrt 2)."""
 
     is_homogeneous = False
+    is_odd = True
 
-    @property
-    def third_derivative(self) -> DerivativeBounds:
+    def plain_kernel(self, own: Any, other: Any, mutual: Any, m: Any) -> Any:
+        return 2 / m.pi * m.atan2(mutual, m.sqrt((1 + own) * (1 + other) - mutual**2))
+
+    def third_derivatives(self, norms: Norms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """From suprema of |g| = 1, |g'| = |g'''| = sqrt(2/pi), |g''| = sqrt(2/(pi e)) under the expectation.
 
-        E|e.x|^3 = 2 sqrt(2/pi) |e|^3, and E (e.x)^2 |f.x| <= sqrt 3 |e|^2 |f| by Cauchy and Schwarz.
+        E|e.x|^3 = 2 sqrt(2/pi) |e|^3, and E (e.x)^2 |f.x| <= sqrt 3 |e|^2 |f| by Cauchy and Schwarz. Half of
+        k(u, u) has the bound of a pair and that of a mixed one.
         """
         slope, bend = np.sqrt(2 / PI), np.sqrt(2 / (PI * np.e))
-        return DerivativeBounds(own=float(slope * 2 * np.sqrt(2 / PI)), mixed=float(3 * bend * slope * np.sqrt(3)))
+        own, mixed = slope * 2 * np.sqrt(2 / PI), 3 * bend * slope * np.sqrt(3)
+        everywhere = np.ones_like(norms.shortest)
+        return (own * (norms.neighbours + 1) + mixed) * everywhere, mixed * everywhere
 
     def apply(self, z: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return erf(z / np.sqrt(2))

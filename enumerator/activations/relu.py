@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpy.typing import NDArray
 
-from enumerator.activations.base import Activation, DerivativeBounds
+from enumerator.activations.base import Activation, Norms
 from enumerator.geometry import PI, TINY, Geometry, at_least_tiny, safe_norm, unit_vectors
 
 
@@ -22,20 +23,23 @@ class Rectifier(Activation):
 
     slope: float = 0.0
     is_homogeneous = True
+    is_odd = False
 
     @property
     def _bend(self) -> float:
         """The part of the arc-cosine kernel."""
         return (1 - self.slope) ** 2
 
-    @property
-    def own_weight(self) -> float:
-        return (1 + self.slope**2) / 2
+    def third_derivatives(self, norms: Norms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Extrema of the derivatives of J over directions and angle; the tests maximise them numerically.
 
-    @property
-    def third_derivative(self) -> DerivativeBounds:
-        """Extrema of the derivatives of J over directions and angle; the tests maximise them numerically."""
-        return DerivativeBounds(own=self._bend * 3 * np.sqrt(3) / (4 * PI), mixed=self._bend * 3 / PI)
+        k(u, v) has at most 3 sqrt(3)/(4 pi) |v|/|u|^2 |e|^3 along e, and three times 1/(pi |u|) |e|^2 |f|; k(u, u)
+        has none.
+        """
+        if (norms.shortest <= 0).any():
+            return np.full_like(norms.shortest, np.inf), np.zeros_like(norms.shortest)
+        own = 3 * np.sqrt(3) / (4 * PI) * norms.others / norms.shortest**2
+        return self._bend * own, self._bend * 3 / (PI * norms.shortest)
 
     def apply(self, z: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return jnp.where(z > 0, z, self.slope * z)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from enumerator.activations import homogeneous
 from enumerator.dynamics import gradient_descent, gradient_flow, newton
 from enumerator.dynamics.base import Stepper
 from enumerator.equations import Equations
@@ -52,8 +53,8 @@ def check_solvable(campaign: Campaign) -> None:
         transient_for(campaign.dynamics, landscape.equations, campaign.tolerances)
     if landscape.second_layer == "trained" and not landscape.merges:
         raise InputError(
-            "`second_layer` trained goes with relu or leaky_relu and constraint none in this version, got "
-            f"{landscape.activation} and {landscape.constraint}."
+            f"`second_layer` trained goes with constraint none and activation {' or '.join(homogeneous())} in this "
+            f"version, got {landscape.constraint} and {landscape.activation}."
         )
     manifold = landscape.equations.manifold
     if law.Q is not None and law.R is not None:
