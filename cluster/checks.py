@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -15,6 +16,7 @@ from cluster.inputs import load_numpy
 from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table
 from cluster.progress import Parts, duration_text
+from cluster.usage import program
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.problem import Landscape
@@ -71,7 +73,7 @@ def _verify(
         return
     count = f"{found.num_rows:,} disagreement{'s' if found.num_rows > 1 else ''}"
     if not mend:
-        say(f"{count}, in {seconds}. To repair what can be: enumerator verify {catalogue} --repair")
+        say(f"{count}, in {seconds}. To repair what can be: {program()} verify {quote(catalogue)} --repair")
         raise typer.Exit(1)
     left = found["repaired"].to_pylist().count(False)
     say(f"{count}, {left:,} left, in {seconds}.{_to_run_again(atlas)}")

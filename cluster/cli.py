@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import pyarrow as pa
@@ -199,11 +200,11 @@ def _closing(summary: RunSummary, catalogue: str, command: str, found: pa.Table)
     lines = [
         f"\n{done}: {tally.text()}.",
         f"The catalogue lies in {catalogue}; this is its campaign {summary.campaign_id}. What to type next:",
-        f"  {command} minima {catalogue} --format csv -o minima.csv",
-        f"  {command} starts {catalogue} --campaign {summary.campaign_id} --limit 10",
+        f"  {command} minima {quote(catalogue)} --format csv -o minima.csv",
+        f"  {command} starts {quote(catalogue)} --campaign {summary.campaign_id} --limit 10",
     ]
     if found.num_rows:
-        lines.append(f"  {command} show {catalogue} {found['label'][0].as_py()}")
+        lines.append(f"  {command} show {quote(catalogue)} {found['label'][0].as_py()}")
     return "\n".join([*lines, f"  {command} --help"])
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.machine import available_gpus, choose_device
+from cluster.machine import DEVICES, available_gpus, choose_device
 from cluster.plan import default_shard_size, missing_shards, quick
 from cluster.pool import Pool, room_for_workers
 from cluster.progress import Display, Tally, display
@@ -17,6 +17,7 @@ from enumerator.catalogue import Catalogue, CommitSummary
 from enumerator.errors import InputError
 from enumerator.problem import Campaign
 from enumerator.starts import Outcome, ShardResult
+from enumerator.validation import check_choice
 
 # Seconds after which the driver looks up from waiting: how long a stop signal waits for an answer.
 PATIENCE = 0.3
@@ -40,6 +41,7 @@ def check_request(
     for name, value in (("starts", starts), ("workers", workers), ("shard_size", shard_size)):
         if value is not None and value < 1:
             raise InputError(f"`{name}` must be a whole number >= 1, got {value}.")
+    check_choice("device", device, DEVICES)
     if address is not None:
         return "cpu" if device == "auto" else device
     device = choose_device(device)

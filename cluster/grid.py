@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from cluster.inputs import FILES, Request, request
 from cluster.options import say
 from cluster.output import write_table
 from cluster.session import ray_session
+from cluster.usage import program
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.tables import campaign_file_schema
@@ -139,8 +141,7 @@ def run_grid(
 
     Raises as `run_campaign` does, for any of them before the first begins.
     """
-    for wanted in requests:
-        device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
+    device = _check(requests, workers, device, address)
     began, summaries = time.monotonic(), list[RunSummary]()
     titled = [(_title(wanted), wanted) for wanted in requests]
     # The signals before Ray: an interrupt in its midst would leave half of it running.
@@ -168,6 +169,13 @@ def run_grid(
     return GridSummary(tuple(requests), tuple(summaries), time.monotonic() - began)
 
 
+def _check(requests: list[Request], workers: int | None, device: str, address: str | None) -> str:
+    """The device to use. Raises InputError for what cannot be run."""
+    for wanted in requests:
+        device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
+    return device
+
+
 def _title(wanted: Request) -> str:
     landscape, dynamics = wanted.campaign.landscape, wanted.campaign.dynamics
     return f"K={landscape.students} M={landscape.teachers} {landscape.activation} {dynamics.name}"
@@ -191,6 +199,8 @@ def run_file(
     requests = expand(settings, path.parent, options)
     if dry_run:
         raise InputError(f"`--dry-run` measures one campaign, {path} has {len(requests)}: pass the settings of one.")
+    # Before there is a catalogue: a request that is refused leaves none behind.
+    device = _check(requests, workers, device, address)
     summary = run_grid(requests, Catalogue(catalogue, create=True), workers, device, progress, address, time_limit)
     write_table(summary.table(), None, format, output)
     tell = say if progress != "json" else lambda text: None
@@ -202,4 +212,4 @@ def run_file(
             raise typer.Exit(130)
         return
     tell(f"\nDone in {summary.seconds:.0f} s: {len(requests)} campaigns in {catalogue}. What to type next:")
-    tell(f"  enumerator stats {catalogue}\n  enumerator plot {catalogue} -o figures")
+    tell(f"  {program()} stats {quote(catalogue)}\n  {program()} plot {quote(catalogue)} -o figures")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
+from cluster.machine import DEVICES
 from cluster.options import FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table, write_text
+from cluster.usage import program
+from enumerator.validation import check_choice, check_count
 
 AddressOption = Annotated[
     str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", metavar="URL", help="The head's dashboard, http://HEAD:8265.")
@@ -49,11 +53,14 @@ def _submit(
     """
     from cluster import jobs
 
+    check_choice("device", device, [name for name in DEVICES if name != "auto"])
+    if workers is not None:
+        check_count("workers", workers)
     options = ("--device", device, *(() if workers is None else ("--workers", str(workers))))
     found = jobs.submit(campaign, address, catalogue, options, pip)
     if found.existed:
         say("This job is there already.")
-    say(f"Follow it with: enumerator status {found.job} --address {address}")
+    say(f"Follow it with: {program()} status {found.job} --address {quote(address)}")
     write_text(found.job)
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from enumerator.errors import InputError
+from enumerator.validation import check_choice
 
 DEVICES = ("auto", "cpu", "gpu")
 # How JAX warns of a compiled program that it cannot read.
@@ -54,9 +55,7 @@ def choose_device(device: str) -> str:
 
     Raises InputError for an unknown device, and for `gpu` where there is none.
     """
-    if device not in DEVICES:
-        raise InputError(f"`device` must be one of {', '.join(DEVICES)}, got {device!r}.")
-    if device == "cpu":
+    if check_choice("device", device, DEVICES) == "cpu":
         return "cpu"
     gpus, cuda = available_gpus(), jax_has_cuda()
     if device == "auto":

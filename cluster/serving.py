@@ -11,6 +11,7 @@ import typer
 
 from cluster.options import CatalogueArgument, say
 from enumerator.errors import InputError
+from enumerator.validation import check_count
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -57,6 +58,8 @@ def _serve(
         raise InputError("`--query-seconds` must be above 0, `--query-memory` 64 or more, `--readers` 1 or more.")
     if root_path and not PREFIX.fullmatch(root_path):
         raise InputError(f"`--root-path` must be a path such as /atlas, without a slash at its end, got {root_path!r}.")
+    if workers is not None:
+        check_count("workers", workers)
     token = read_token(token_file)
     check_exposure(host, token)
     limits = Limits(query_seconds=query_seconds, query_bytes=query_memory * 2**20, readers=readers)

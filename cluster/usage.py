@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 
 import typer
 
@@ -16,14 +17,14 @@ _FOR_SHELLS = ("--install-completion", "--show-completion")
 
 
 def program() -> str:
-    """How the user called this command: by its name if that finds it, by its path, or as a module, otherwise."""
+    """How the user called this command, as a shell takes it: by its name, or by its path or as a module."""
     called = Path(sys.argv[0])
     if set(sys.argv[1:]) & set(_FOR_SHELLS):
         return NAME
     if called.name == "__main__.py":
         return f"{Path(sys.executable).name} -m {NAME}"
     found = shutil.which(NAME)
-    return NAME if found and Path(found).resolve() == called.resolve() else str(called)
+    return NAME if found and Path(found).resolve() == called.resolve() else quote(str(called))
 
 
 def print_version(asked: bool) -> None:

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -239,7 +240,8 @@ class Store:
         if not self._is_remote and (found := folder.first_problem(files)):
             file, problem = found
             raise CatalogueError(
-                f"cannot read {self._uri(name)}/{file.path}: {problem}. `enumerator verify {self.address}` says more."
+                f"cannot read {self._uri(name)}/{file.path}: {problem}. "
+                f"`enumerator verify {quote(self.address)}` says more."
             )
         return folder.dataset(files, _schema(table), _REPEATING.get(name, ()))
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -99,7 +100,7 @@ def check_version(name: str, found: str | None, oldest: int, address: str) -> No
     if int(found) < oldest:
         raise InputError(
             f"the table {name} of {address} has schema version {found} (of an older release, or its migration was "
-            f"interrupted), this software works on {oldest}: type `enumerator migrate {address}`, once."
+            f"interrupted), this software works on {oldest}: type `enumerator migrate {quote(address)}`, once."
         )
 
 

@@ -43,7 +43,7 @@ def check_positive(name: str, value: Any) -> float:
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """One of `choices`, or InputError."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
     return value
 

@@ -7,6 +7,7 @@ import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from enumerator.errors import InputError
 
@@ -66,7 +67,7 @@ def read_token(file: Path | None) -> str | None:
     if file is not None:
         try:
             if file.stat().st_mode & 0o077:
-                raise InputError(f"others can read the token file {file}: chmod 600 {file}.")
+                raise InputError(f"others can read the token file {file}: chmod 600 {quote(str(file))}.")
             token = file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"expected a file with a token in ASCII, cannot read {file}: {error}.") from None
