@@ -73,6 +73,18 @@ def digest(files: Iterable[DataFile]) -> int:
     return total % 2**63
 
 
+def in_groups(files: Iterable[DataFile], size: int) -> Iterator[list[DataFile]]:
+    """Files in a row that make one of `size` bytes together, or what is left; never one alone."""
+    group: list[DataFile] = []
+    for file in files:
+        group.append(file)
+        if sum(one.size for one in group) >= size:
+            yield group
+            group = []
+    if len(group) > 1:
+        yield group
+
+
 class Folder:
     """The data files of one table, in a local directory or, with `root` None, on `filesystem`.
 

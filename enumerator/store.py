@@ -13,7 +13,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
@@ -28,13 +28,14 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from enumerator.causes import lasting, one_line
-from enumerator.datafiles import DataFile, Folder, digest, read, sync
+from enumerator.datafiles import DataFile, Folder, digest, in_groups, read, sync
 from enumerator.errors import CatalogueError, InputError
 from enumerator.objects import ObjectStore
 from enumerator.query import run
 from enumerator.records import from_table
 from enumerator.surroundings import check_not_forked
 from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, check_version, table_schema
+from enumerator.versions import Versions, place
 
 # The property of each Delta table that marks it as ours and says which schema it was written to.
 VERSION_PROPERTY = "enumerator.schema_version"
@@ -88,6 +89,7 @@ class Store:
                     f"the path of a catalogue cannot have {' '.join(found)} in it, got {address}: rename it."
                 )
         self.address = address.rstrip("/")
+        self._versions = Versions(self._filesystem(self.address))
         missing = [name for name in TABLE_NAMES if not self.exists(name)]
         # Before anything else: the tables that are there may be of another version.
         for name in TABLE_NAMES:
@@ -98,11 +100,26 @@ class Store:
             raise InputError(f"not a catalogue: {self.address}{lacks}. `enumerator run --catalogue` makes one.")
         if missing and create:
             self._check_place(missing)
+            if lost := sorted(self._reached().keys() & set(missing)):
+                raise CatalogueError(f"cannot read {self._uri(lost[0])}: it is gone. Put the catalogue back.")
             for name in missing:
                 self.create(name)
 
     def _uri(self, name: str) -> str:
         return f"{self.address}/{name}"
+
+    def _filesystem(self, address: str) -> pafs.FileSystem:
+        """The folder at an address. A local one is read by Arrow: Delta Lake can abort the interpreter at exit."""
+        if self._is_remote:
+            return pafs.PyFileSystem(ObjectStore(address, self._options))
+        return pafs.SubTreeFileSystem(unquote(urlsplit(address).path), pafs.LocalFileSystem())
+
+    def _reached(self) -> dict[str, int]:
+        """The versions that the tables have reached, as far as it is known. To be asked before they are opened."""
+        try:
+            return self._versions.reached()
+        except OSError as error:
+            raise CatalogueError(f"cannot read {self.address}: {one_line(error)}") from error
 
     def exists(self, name: str) -> bool:
         """Whether there is a table `name`."""
@@ -150,9 +167,13 @@ class Store:
                 raise CatalogueError(f"cannot create {self._uri(name)}: {_to_begin(error)}") from error
             self.open(name)  # another process has just created it
 
-    def open(self, name: str, version: int | None = None) -> DeltaTable:
-        """The table `name` at its latest version, or at an earlier one."""
+    def open(self, name: str, version: int | None = None, reached: Mapping[str, int] | None = None) -> DeltaTable:
+        """The table `name` at its latest version, or at an earlier one.
+
+        `reached` is what was known before of the versions of all tables, looked up here if it is not given.
+        """
         check_not_forked(_DELTA)
+        reached = self._reached() if reached is None else reached
         try:
             table = DeltaTable(self._uri(name), version=version, storage_options=self._options)
             metadata = table.metadata()
@@ -162,6 +183,12 @@ class Store:
             raise CatalogueError(f"cannot read the log of {self._uri(name)}: {one_line(error)}") from error
         found = metadata.configuration.get(VERSION_PROPERTY) if metadata.name == name else None
         check_version(name, found, 1 if self._migrating else SCHEMA_VERSION, self.address)
+        if version is None and table.version() < (known := reached.get(name, 0)):
+            raise CatalogueError(
+                f"cannot read {self._uri(name)}: its log (_delta_log) has lost its end: it had reached version "
+                f"{known}, and ends at {table.version()}. Restore it from a copy; to go on without what is lost, "
+                f"remove {self.address}/{place(name, known)}, then type `enumerator verify {self.address} --repair`."
+            )
         return table
 
     def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, DeltaTable]:
@@ -169,13 +196,13 @@ class Store:
 
         A commit writes a row before the rows that name it; so the tables are opened in the opposite order.
         """
-        return {name: self.open(name) for name in sorted(names, key=TABLE_NAMES.index, reverse=True)}
+        reached = self._reached()
+        ordered = sorted(names, key=TABLE_NAMES.index, reverse=True)
+        return {name: self.open(name, reached=reached) for name in ordered}
 
     def filesystem(self, table: DeltaTable) -> pafs.FileSystem:
-        """The folder of an open table. A local one is read by Arrow: Delta Lake can abort the interpreter at exit."""
-        if self._is_remote:
-            return pafs.PyFileSystem(ObjectStore(table.table_uri, self._options))
-        return pafs.SubTreeFileSystem(unquote(urlsplit(table.table_uri).path), pafs.LocalFileSystem())
+        """The folder of an open table."""
+        return self._filesystem(table.table_uri)
 
     def _folder(self, table: DeltaTable) -> Folder:
         root = None if self._is_remote else Path(unquote(urlsplit(table.table_uri).path))
@@ -313,11 +340,20 @@ class Store:
                 max_commit_retries=0, app_transactions=[Transaction(FILES_TRANSACTION, after)]
             ),
         )
-        if not self._is_remote:
-            log = Path(unquote(urlsplit(table.table_uri).path), "_delta_log")
-            sync(log / f"{table.version() + 1:020}.json")
-            sync(log)
+        self.keep(table.metadata().name, table.version() + 1)
         table.update_incremental()
+
+    def keep(self, name: str, version: int) -> None:
+        """Make a version that a table has reached last: on the disk, then known beside the table. Raises OSError."""
+        if not self._is_remote:
+            log = Path(self._uri(name), "_delta_log")
+            sync(log / f"{version:020}.json")
+            sync(log)
+        reached = self._versions.reached()
+        self._versions.enter(name, version)
+        for other in TABLE_NAMES:  # of an older release nothing is known yet
+            if other not in reached and other != name and not self._migrating:
+                self._versions.enter(other, self.open(other, reached={}).version())
 
     def commit(self, name: str, attempt: Callable[[DeltaTable], Result]) -> Result:
         """Run `attempt` on the table `name`, on fresh versions until no other writer comes in between.
@@ -355,23 +391,11 @@ class Store:
                 small.setdefault(file.path.rpartition("/")[0], []).append(file)
         try:
             for files in small.values():
-                for group in _groups(files) if len(files) >= (at_least or FILES_TO_JOIN) else ():
+                for group in in_groups(files, JOINED_BYTES) if len(files) >= (at_least or FILES_TO_JOIN) else ():
                     self._replace(table, group, read(self._dataset(table, group)), same_rows=True)
         except (DeltaError, OSError):
             return False
         return True
-
-
-def _groups(files: list[DataFile]) -> Iterator[list[DataFile]]:
-    """Files in a row that make one of JOINED_BYTES together, or what is left; never one alone."""
-    group: list[DataFile] = []
-    for file in files:
-        group.append(file)
-        if sum(one.size for one in group) >= JOINED_BYTES:
-            yield group
-            group = []
-    if len(group) > 1:
-        yield group
 
 
 def _schema(table: DeltaTable) -> pa.Schema:

@@ -85,6 +85,7 @@ def _clean(catalogue: Catalogue, name: str, retention: timedelta) -> None:
             hours = math.ceil(age / timedelta(hours=1))
             if table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=everything):
                 table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=everything)
+                catalogue.store.keep(name, table.version())
         table.create_checkpoint()
         table.cleanup_metadata()
     except (DeltaError, OSError) as error:

@@ -172,8 +172,8 @@ def test_snapshot_has_the_minimum_of_every_start_in_it(tmp_path, monkeypatch):
     ours = Catalogue(tmp_path / "atlas")
     ours_open, shards = ours.store.open, iter(range(100))
 
-    def open_slowly(name):
-        table, first = ours_open(name), next(shards)
+    def open_slowly(name, **options):
+        table, first = ours_open(name, **options), next(shards)
         commit(rival, campaign, first, first + 1, losses=[0.1 + first])
         return table
 

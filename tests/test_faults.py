@@ -151,16 +151,14 @@ def test_file_of_other_software_is_not_taken_for_ours(tmp_path):
 
 
 def test_altered_log_gives_an_error_or_the_right_answer(atlas, filled):
-    """One thing cannot be told from a catalogue that is younger: that the last entry of a log is gone, all of it."""
     chance = random.Random(2)
     outcomes = set()
     for path in [chance.choice(list((atlas / name / "_delta_log").iterdir())) for name in 2 * TABLE_NAMES]:
         content = path.read_bytes()
-        is_last = not path.with_name(f"{int(path.stem) + 1:020}.json").exists()
         lines = content.splitlines(keepends=True)
         altered = [b"", content[: len(content) // 2], b"".join(lines[:-1]), b"".join(lines[1:])]
         altered += [flipped(content, chance.randrange(len(content)), chance.randrange(8)) for _ in range(3)]
-        for new in [*altered, *([] if is_last else [None])]:
+        for new in [*altered, None]:
             path.write_bytes(new) if new is not None else path.unlink()
             try:
                 assert everything(Catalogue(atlas)) == filled[1]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from object_store import KEY, SECRET, assert_one_create_wins, client, environment, failing_proxy, object_store
+from stand_ins import commit, make_campaign, new_catalogue
 
 from enumerator.catalogue import Catalogue
-from enumerator.errors import InputError
+from enumerator.errors import CatalogueError, InputError
 
 PROJECT = Path(__file__).parent.parent
 ADDRESS = "s3://bucket/atlas"
@@ -88,6 +89,23 @@ def test_what_is_not_there_is_said_in_one_line(store, at_store):
     at_store(store)
     with pytest.raises(InputError, match=r"^not a catalogue: s3://bucket/nothing"):
         Catalogue("s3://bucket/nothing")
+
+
+def test_lost_end_of_a_log_is_told(store, at_store):
+    at_store(store)
+    campaign, s3 = make_campaign(), client(store)
+    atlas = new_catalogue("s3://bucket/short")
+    atlas.register(campaign, 10, "cpu")
+    commit(atlas, campaign, 0, 10)
+    atlas.finish(campaign.id)
+    for name, version in (("starts", 1), ("campaigns", 2)):
+        key = f"short/{name}/_delta_log/{version:020}.json"
+        content = s3.get_object(Bucket="bucket", Key=key)["Body"].read()
+        s3.delete_object(Bucket="bucket", Key=key)
+        with pytest.raises(CatalogueError, match=f"{name}: its log .* had reached version {version}, and ends at"):
+            Catalogue("s3://bucket/short")
+        s3.put_object(Bucket="bucket", Key=key, Body=content)
+    assert Catalogue("s3://bucket/short").minima()["hits"].to_pylist() == [10]
 
 
 @pytest.mark.slow
