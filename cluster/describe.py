@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.output import format_value
+from cluster.terminal import printable
 
 # Entries of one block agree to rounding; what differs by more is another block.
 SAME_BLOCK = 1e-8
@@ -28,7 +29,7 @@ def describe(minimum: dict[str, Any], width: int | None = None) -> str:
         lines += matrix_lines(Q, students, students, width)
         lines += ["", f"R, student with teacher ({K} x {M})"]
         lines += matrix_lines(R, students, teachers, width)
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _facts(minimum: dict[str, Any]) -> dict[str, str]:

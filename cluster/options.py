@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cluster.terminal import printable
+
 CatalogueArgument = Annotated[str, typer.Argument(metavar="CATALOGUE", help="Directory of the catalogue.")]
 FormatOption = Annotated[
     str | None,
@@ -23,4 +25,4 @@ OutputOption = Annotated[
 
 def say(text: str) -> None:
     """A line for the user, on stderr: stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text, "\n"), file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from cluster.terminal import Terminal, printable
 from enumerator.destination import destination, open_file
 from enumerator.errors import InputError
 
@@ -155,7 +156,7 @@ def _destination(file: Path | None) -> Iterator[IO[bytes]]:
     """A byte stream into the file, compressed if its name says so, or to stdout."""
     if file is None or open_file(file) == _STDOUT:
         try:
-            yield sys.stdout.buffer
+            yield Terminal(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer  # type: ignore[misc]
             sys.stdout.buffer.flush()
         except BrokenPipeError:
             # The reader, such as `head`, has seen enough; the flush at exit must not fail again.
@@ -231,13 +232,16 @@ def format_value(name: str, value: Any, kind: str | None = None) -> str:
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, list):
         return "[" + ", ".join(format_value("", entry) for entry in value) + "]"
-    return str(value)
+    return printable(str(value))
 
 
 def _write_text(table: pa.Table, stream: IO[bytes], width: int | None, kind: str | None = None) -> None:
     """Aligned columns, two blanks apart, numbers to the right; as many columns as fit into `width`."""
     columns = [
-        [entry.name, *(format_value(entry.name, value, kind) for value in table.column(position).to_pylist())]
+        [
+            printable(entry.name),
+            *(format_value(entry.name, value, kind) for value in table.column(position).to_pylist()),
+        ]
         for position, entry in enumerate(table.schema)
     ]
     to_the_right = [

@@ -15,7 +15,7 @@ from cluster.inputs import duration
 from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table
 from cluster.progress import Parts
-from enumerator.bundle import export, unpacked
+from enumerator.bundle import export, opened
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.merging import MergeSummary, merge, merge_tables
@@ -154,11 +154,11 @@ def _import(
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Add what was exported to a catalogue, as merge does, once every checksum is right; print what was added."""
+    """Add what was exported to a catalogue, as merge does, once all of it was checked; print what was added."""
     format = choose_format(format, output)
     if not file.is_file():
         raise InputError(f"expected a bundle made by `enumerator export`, found no file {file}.")
-    with closing(Parts()) as shown, unpacked(file, shown) as tables:
+    with closing(Parts()) as shown, opened(file, shown) as tables:
         # Made now, not before: of a bundle that is damaged nothing comes.
         summary = merge_tables(Catalogue(catalogue, create=True), tables, shown)
     _report(summary, format, output)

@@ -14,20 +14,21 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from enumerator.archive import Archive, Member
 from enumerator.campaign_table import DELETING
 from enumerator.catalogue import Catalogue
 from enumerator.destination import destination, folder_of
 from enumerator.errors import InputError
 from enumerator.merging import MergeSummary, merge_tables
-from enumerator.problem import digest
 from enumerator.query import nearest, one_of, quoted, run
 from enumerator.records import software_version
+from enumerator.row_checks import check_rows
 from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, resource, table_schema
 from enumerator.upkeep import Progress
 
@@ -35,9 +36,14 @@ from enumerator.upkeep import Progress
 FORMAT_VERSION = 1
 # Starts are sorted, and written, so many indices at a time, whatever else is selected.
 STARTS_AT_ONCE = 2**17
-# Bytes copied or hashed at a time.
+# Bytes hashed at a time.
 _BLOCK = 2**20
 _MANIFEST = "manifest.json"
+# Bytes; it takes two thousand.
+_LARGEST_MANIFEST = 2**16
+# The members that it names.
+_MEMBERS = {"README.txt", "CITATION.cff"}
+_MEMBERS |= {place.format(name) for name in TABLE_NAMES for place in ("schemas/{}.json", "tables/{}.parquet")}
 _README = """\
 A part of an atlas of local minima of two-layer networks, made by `enumerator export`.
 
@@ -153,17 +159,19 @@ def _groups(tables: Tables, name: str, conditions: Mapping[str, str], tell: Prog
             tell(name, done, len(homes))
             yield _rows(tables, name, f"{where} and landscape_id = {quoted(home)} order by loss, minimum_id")
     else:
-        ranges = run(
-            f"select campaign_id, max(start_index) as last from {name} where {where} group by 1 order by 1", tables
+        pieces = run(
+            f"select campaign_id, start_index // {STARTS_AT_ONCE} as piece, count(*) as n from {name} where {where} "
+            "group by all order by all",
+            tables,
         ).to_pylist()
-        total = sum(row["last"] + 1 for row in ranges)
+        total = sum(row["n"] for row in pieces)
         seen = 0
-        for row in ranges:
-            for first in range(0, row["last"] + 1, STARTS_AT_ONCE):
-                tell(name, seen + first, total)
-                here = f"start_index >= {first} and start_index < {first + STARTS_AT_ONCE}"
-                yield _rows(tables, name, f"campaign_id = {quoted(row['campaign_id'])} and {here} order by start_index")
-            seen += row["last"] + 1
+        for row in pieces:
+            tell(name, seen, total)
+            first = row["piece"] * STARTS_AT_ONCE
+            here = f"start_index >= {first} and start_index < {first + STARTS_AT_ONCE}"
+            yield _rows(tables, name, f"campaign_id = {quoted(row['campaign_id'])} and {here} order by start_index")
+            seen += row["n"]
 
 
 def _rows(tables: Tables, name: str, condition: str) -> pa.Table:
@@ -189,16 +197,15 @@ def _read(name: str) -> bytes:
     return resource(name).read_bytes()
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    while block := stream.read(_BLOCK):
-        yield block
-
-
 def _checksum(content: Path | bytes) -> str:
-    hasher = hashlib.sha256()
     with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream:
-        for block in _blocks(stream):
-            hasher.update(block)
+        return _hashed(stream)
+
+
+def _hashed(stream: IO[bytes] | Member) -> str:
+    hasher = hashlib.sha256()
+    while block := stream.read(_BLOCK):
+        hasher.update(block)
     return hasher.hexdigest()
 
 
@@ -217,77 +224,78 @@ def _pack(file: IO[bytes], members: Mapping[str, Path | bytes]) -> None:
 
 
 def import_bundle(catalogue: Catalogue, file: Path, progress: Progress | None = None) -> MergeSummary:
-    """Check every member of a bundle against its checksum, then merge it into `catalogue` (see `merging.merge`).
+    """Check a bundle, each member and then each row, and merge it into `catalogue` (see `merging.merge`).
 
-    Raises InputError for what is not a bundle, has another version, or was altered, naming the member:
-    nothing is written then.
+    Raises InputError for what is not a bundle, has another version, was altered, naming the member, or holds
+    what the schemas do not allow: nothing is written then.
     """
-    with unpacked(file, progress) as tables:
+    with opened(file, progress) as tables:
         return merge_tables(catalogue, tables, progress)
 
 
 @contextmanager
-def unpacked(file: Path, progress: Progress | None = None) -> Iterator[Tables]:
-    """The tables of a bundle whose members are all what was exported, as long as the block lasts; raises as above."""
-    with tempfile.TemporaryDirectory(prefix="enumerator-") as folder:
-        _unpack(file, Path(folder), progress or _silent)
-        # Without the buffer, which would hold a file as a whole.
-        form = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
-        yield {
-            name: ds.dataset(Path(folder, f"{name}.parquet"), schema=table_schema(name).arrow, format=form)
-            for name in TABLE_NAMES
-        }
+def opened(file: Path, progress: Progress | None = None) -> Iterator[Tables]:
+    """The tables of a bundle, read where they lie, as long as the block lasts; checked, and raises, as above."""
+    with Archive(file) as archive:
+        _check_members(file, archive, progress or _silent)
+        tables = {name: _dataset(file, archive, name) for name in TABLE_NAMES}
+        if (problem := next(check_rows(tables), None)) is not None:
+            raise InputError(f"{file} was not made by `enumerator export`: {problem}.")
+        yield tables
 
 
-def _unpack(file: Path, folder: Path, tell: Progress) -> None:
-    """The tables of a bundle as files in `folder`, once every member is known to be what was exported."""
-    try:
-        with tarfile.open(file, mode="r:") as archive:
-            entries = {entry.name: entry for entry in archive if entry.isfile()}
-            manifest = _manifest(file, archive, entries)
-            for done, (name, checksum) in enumerate(manifest["sha256"].items()):
-                tell("members checked", done, len(manifest["sha256"]))
-                hasher = hashlib.sha256()
-                # Named by ourselves: what an archive calls its members must not choose where we write.
-                copy = folder / f"{_table_of(name) or digest({'name': name})}.parquet"
-                with copy.open("wb") as target:
-                    for block in _blocks(_member(archive, entries[name])):
-                        hasher.update(block)
-                        target.write(block)
-                if hasher.hexdigest() != checksum:
-                    raise InputError(f"{file} is damaged: {name} is not what was exported. Get a new copy.")
-    except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"expected a bundle made by `enumerator export`, got {file}: {error}.") from error
-    except OSError as error:
-        raise InputError(f"cannot unpack {file} into {folder}: {error.strerror or error}.") from error
+def _check_members(file: Path, archive: Archive, tell: Progress) -> None:
+    """Raise InputError unless each member is what the manifest says."""
+    checksums = _checksums(file, archive)
+    for done, (name, checksum) in enumerate(checksums.items()):
+        tell("members checked", done, len(checksums))
+        if _hashed(archive.open(name)) != checksum:
+            raise InputError(f"{file} is damaged: {name} is not what was exported. Get a new copy.")
 
 
-def _member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
-    stream = archive.extractfile(entry)
-    if stream is None:
-        raise tarfile.TarError(f"{entry.name} is not a file")
-    return stream
-
-
-def _table_of(member: str) -> str | None:
-    return next((name for name in TABLE_NAMES if member == f"tables/{name}.parquet"), None)
-
-
-def _manifest(file: Path, archive: tarfile.TarFile, entries: Mapping[str, tarfile.TarInfo]) -> dict[str, Any]:
-    """What a bundle says that it holds. Raises InputError unless it holds that, in a version that we read."""
-    if _MANIFEST not in entries:
+def _checksums(file: Path, archive: Archive) -> dict[str, str]:
+    """By member, what a bundle says that its SHA-256 is. Raises InputError unless it holds all, in our version."""
+    if _MANIFEST not in archive.members:
         raise InputError(f"expected a bundle made by `enumerator export`, got {file}: it has no {_MANIFEST}.")
+    unreadable = InputError(f"{file} is damaged: {_MANIFEST} cannot be read. Get a new copy.")
+    if archive.size(_MANIFEST) > _LARGEST_MANIFEST:
+        raise unreadable
     try:
-        manifest = json.load(_member(archive, entries[_MANIFEST]))
-        versions, members = (manifest["format_version"], manifest["schema_version"]), set(manifest["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged: {_MANIFEST} cannot be read. Get a new copy.") from error
+        manifest = json.loads(archive.open(_MANIFEST).readall())
+        versions, checksums = (manifest["format_version"], manifest["schema_version"]), manifest["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise unreadable from error
+    if not all(isinstance(version, int) for version in versions) or not isinstance(checksums, dict):
+        raise unreadable
     if versions != (FORMAT_VERSION, SCHEMA_VERSION):
         raise InputError(
             f"{file} has format version {versions[0]} and schema version {versions[1]}, this software reads "
             f"{FORMAT_VERSION} and {SCHEMA_VERSION}: export it again with the same version of the software."
         )
-    needed = {f"tables/{name}.parquet" for name in TABLE_NAMES}
-    for name in sorted((members | needed) - set(entries)) + sorted(needed - members):
+    for name in sorted(_MEMBERS - archive.members) + sorted(_MEMBERS - set(checksums)):
         raise InputError(f"{file} is damaged: {name} is missing. Get a new copy.")
-    return manifest
+    if set(checksums) != _MEMBERS:
+        raise InputError(f"{file} is damaged: {_MANIFEST} names other members than a bundle has. Get a new copy.")
+    return checksums
+
+
+def _dataset(file: Path, archive: Archive, name: str) -> ds.Dataset:
+    """The table `name` of a bundle. Raises InputError unless its columns are those of the schema."""
+    schema = table_schema(name).arrow
+    # Without the buffer, which would hold a file as a whole.
+    form = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
+    )
+    try:
+        fragment = form.make_fragment(pa.PythonFile(archive.open(f"tables/{name}.parquet"), "r"))
+        columns = fragment.physical_schema
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file} was not made by `enumerator export`: tables/{name}.parquet is no Parquet.") from error
+    if not columns.equals(schema):
+        other = sorted(set(schema).symmetric_difference(columns), key=lambda field: field.name)
+        place = f"column {other[0].name!a} " if other else "order of columns "
+        raise InputError(
+            f"{file} was not made by `enumerator export`: the {place}of tables/{name}.parquet is not "
+            "that of its schema."
+        )
+    return ds.FileSystemDataset([fragment], schema, form)

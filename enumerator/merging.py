@@ -25,6 +25,7 @@ from enumerator.errors import CatalogueError, InputError
 from enumerator.point_table import Candidate
 from enumerator.problem import Landscape
 from enumerator.query import quoted, run
+from enumerator.row_checks import check_rows
 from enumerator.tables import table_schema
 from enumerator.upkeep import Progress
 
@@ -60,12 +61,17 @@ def merge(target: Catalogue, source: Catalogue, progress: Progress | None = None
     and label if they are free. Either order gives the same content, up to names, to the rounding of
     points, and to how much work a start that both have had taken. Campaigns in deletion are left out.
     Raises InputError if both are one catalogue, or a campaign id has other settings; CatalogueError
-    where a row of `source` does not fit the others.
+    where a row of `source` is not what the schemas allow, before anything is written.
     """
     if _place(target.store.address) == _place(source.store.address):
         raise InputError(f"a catalogue cannot be merged into itself, got {source.store.address} twice: name another.")
-    tables = source.store.snapshot()
-    return merge_tables(target, {name: source.store.dataset(table) for name, table in tables.items()}, progress)
+    tables = {name: source.store.dataset(table) for name, table in source.store.snapshot().items()}
+    # A campaign that was deleted since its starts were opened does not come in, and they are no fault.
+    there = run("select campaign_id from campaigns", {"campaigns": tables["campaigns"]})["campaign_id"]
+    tables["starts"] = tables["starts"].filter(ds.field("campaign_id").isin(there))
+    if (problem := next(check_rows(tables), None)) is not None:
+        raise CatalogueError(f"cannot merge {source.store.address}: {problem}. `enumerator verify` says more.")
+    return merge_tables(target, tables, progress)
 
 
 def _place(address: str) -> str:
@@ -73,7 +79,7 @@ def _place(address: str) -> str:
 
 
 def merge_tables(target: Catalogue, tables: Mapping[str, ds.Dataset], progress: Progress | None = None) -> MergeSummary:
-    """Add the rows of tables, by the names of a catalogue's, to `target`: see `merge`."""
+    """Add the rows of tables, by the names of a catalogue's, to `target`, once they have passed `check_rows`."""
     tell = progress or (lambda part, done, total: None)
     campaigns = _rows(tables, f"select * from campaigns where status != {quoted(DELETING)} order by campaign_id")
     added = {"minima": 0, "saddles": 0, "starts": 0}

@@ -35,7 +35,7 @@ from enumerator.query import run
 from enumerator.records import from_table
 from enumerator.surroundings import check_not_forked
 from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, check_version, table_schema
-from enumerator.versions import Versions, place
+from enumerator.versions import Versions, check_end
 
 # The property of each Delta table that marks it as ours and says which schema it was written to.
 VERSION_PROPERTY = "enumerator.schema_version"
@@ -183,12 +183,8 @@ class Store:
             raise CatalogueError(f"cannot read the log of {self._uri(name)}: {one_line(error)}") from error
         found = metadata.configuration.get(VERSION_PROPERTY) if metadata.name == name else None
         check_version(name, found, 1 if self._migrating else SCHEMA_VERSION, self.address)
-        if version is None and table.version() < (known := reached.get(name, 0)):
-            raise CatalogueError(
-                f"cannot read {self._uri(name)}: its log (_delta_log) has lost its end: it had reached version "
-                f"{known}, and ends at {table.version()}. Restore it from a copy; to go on without what is lost, "
-                f"remove {self.address}/{place(name, known)}, then type `enumerator verify {self.address} --repair`."
-            )
+        if version is None:
+            check_end(name, table.version(), reached, self.address)
         return table
 
     def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, DeltaTable]:

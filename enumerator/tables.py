@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -33,12 +34,26 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its type (a key of the type table), whether it may be null, and what it holds."""
+    """One column: its name, its type (a key of the type table), whether it may be null, and what it holds.
+
+    The rest is what its values, or the entries of its lists, may be; `enumerator.row_checks` holds rows against it.
+    `minimum` and `maximum`: both included. `values`: there are no others. `pattern`: a regular expression for all of a
+    text. `names`: the table whose key it is. `shape`: the columns, of the row or of its landscape, whose product is the
+    length of a list. `finite`: no NaN, no infinity. `gaps`: entries of a list may be null.
+    """
 
     name: str
     type: str
     nullable: bool
     description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    values: Sequence[str] | None = None
+    pattern: str | None = None
+    names: str | None = None
+    shape: Sequence[str] | None = None
+    finite: bool = True
+    gaps: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from enumerator.labels import possible_labels
 from enumerator.point_checks import LOSS, Disagreement, check_point, wrong
 from enumerator.points import StationaryPoint
 from enumerator.problem import Landscape, Tolerances
+from enumerator.row_checks import check_values
 from enumerator.snapshot import Snapshot
 from enumerator.start_checks import Points, check_campaigns, check_kept, check_replays, check_starts
 from enumerator.surroundings import check_jax
+from enumerator.tables import table_schema
 
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Disagreement._fields])
 # What is wrong with the younger, or the other, of two rows for one point.
@@ -61,7 +63,7 @@ def find_disagreements(
     points: Points = {name: {} for name, landscape in landscapes.items() if landscape is not None}
     tables = {}
     for name in ("minima", "saddles"):
-        rows = list(records.from_table(snapshot.query(f"select * from {name}")))
+        rows = list(_readable(name, snapshot, found))
         precise = set(rng.choice(len(rows), min(sample, len(rows)), replace=False).tolist())
         for position, row in enumerate(rows):
             tell(name, position, len(rows))
@@ -115,6 +117,17 @@ def _landscapes(snapshot: Snapshot, found: list[Disagreement]) -> Iterator[tuple
             stored, what = str(row["teacher_rank"]), "the rank of T"
             found.append(Disagreement("landscapes", identity, "teacher_rank", stored, str(rank), what))
         yield identity, landscape
+
+
+def _readable(name: str, snapshot: Snapshot, found: list[Disagreement]) -> Iterator[dict[str, Any]]:
+    """The points of a table; those with a value that its column does not allow are disagreements, and nothing else."""
+    table = snapshot.query(f"select * from {name}").cast(table_schema(name).arrow)
+    problems = list(check_values(name, table))
+    for problem in problems:
+        identity = table["minimum_id"][problem.position].as_py()
+        found.append(Disagreement(name, identity, problem.column, problem.value, "", f"is not {problem.expected}"))
+    refused = {problem.position for problem in problems}
+    yield from (row for position, row in enumerate(records.from_table(table)) if position not in refused)
 
 
 def _tolerances(catalogue: Catalogue, snapshot: Snapshot) -> Iterator[tuple[str, Tolerances]]:

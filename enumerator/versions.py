@@ -10,8 +10,11 @@ that dies in between leaves the version before; a catalogue of an older release 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pyarrow.fs as pafs
+
+from enumerator.errors import CatalogueError
 
 # Sorts before the names of the tables: what copies a catalogue in this order, while others write, copies it first.
 FOLDER = "_versions"
@@ -52,6 +55,17 @@ class Versions:
             self._root.delete_file(path)
         except FileNotFoundError:
             return  # another writer came first
+
+
+def check_end(table: str, version: int, reached: Mapping[str, int], address: str) -> None:
+    """Raise CatalogueError where a table of the catalogue at `address` ends before the version that it had reached."""
+    known = reached.get(table, 0)
+    if version < known:
+        raise CatalogueError(
+            f"cannot read {address}/{table}: its log (_delta_log) has lost its end: it had reached version {known}, and "
+            f"ends at {version}. Restore it from a copy; to go on without what is lost, remove "
+            f"{address}/{place(table, known)}, then type `enumerator verify {address} --repair`."
+        )
 
 
 def place(table: str, version: int) -> str:

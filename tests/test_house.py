@@ -39,7 +39,9 @@ NOT_CORE |= {
     "selection",
 }
 NOT_CORE |= {
+    "delta_errors",
     "early_stops",
+    "row_checks",
     "snapshot",
     "start_checks",
     "start_table",
@@ -48,6 +50,7 @@ NOT_CORE |= {
     "tables",
     "upkeep",
     "verification",
+    "versions",
 }
 
 

@@ -76,6 +76,10 @@ POINTS = {
                                {"R"}),
     "two students exchanged in R": (lambda row: {"R": swap(row["R"], 7)}, {"Q"}),
     "the number of students": (lambda row: {"students": 8}, {"students"}),
+    "a loss that is no number": (lambda row: {"loss": np.nan}, {"loss"}),
+    "an eigenvalue that is none": (lambda row: {"hessian_spectrum": row["hessian_spectrum"] + np.inf},
+                                   {"hessian_spectrum"}),
+    "a label that a terminal obeys": (lambda row: {"label": "\x1b[2J"}, {"label"}),
     "an overlap": (lambda row: {"R": row["R"] + np.eye(49)[3] * 1e-7}, {"gradient_norm"}),
 }  # fmt: skip
 
