@@ -34,3 +34,15 @@ def one_line(error: BaseException) -> str:
         return found[0]
     text = _DECORATION.sub("", str(error)).partition(" 0: <unknown>")[0]  # behind it stands where in Rust it arose
     return " ".join(_NUMBER.sub(lambda match: os.strerror(int(match[1] or match[2])), text).split())
+
+
+def to_begin(error: BaseException) -> str:
+    """Why a catalogue could not be made, and what to do."""
+    found = lasting(error)
+    return f"{found[0]}: {found[1]}, or choose another place." if found else one_line(error)
+
+
+def to_go_on(error: BaseException) -> str:
+    """Why a commit failed, and what to do."""
+    found = lasting(error)
+    return f"{found[0]}. What was stored stays: {found[1]}, and the same command goes on." if found else one_line(error)

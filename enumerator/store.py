@@ -27,7 +27,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from enumerator.causes import lasting, one_line
+from enumerator.causes import lasting, one_line, to_begin, to_go_on
 from enumerator.datafiles import DataFile, Folder, digest, in_groups, read, sync
 from enumerator.errors import CatalogueError, InputError
 from enumerator.objects import ObjectStore
@@ -164,14 +164,11 @@ class Store:
             )
         except (DeltaError, OSError) as error:
             if not self.exists(name):
-                raise CatalogueError(f"cannot create {self._uri(name)}: {_to_begin(error)}") from error
+                raise CatalogueError(f"cannot create {self._uri(name)}: {to_begin(error)}") from error
             self.open(name)  # another process has just created it
 
     def open(self, name: str, version: int | None = None, reached: Mapping[str, int] | None = None) -> DeltaTable:
-        """The table `name` at its latest version, or at an earlier one.
-
-        `reached` is what was known before of the versions of all tables, looked up here if it is not given.
-        """
+        """The table `name` at its latest version, or at an earlier one; `reached` is what `_reached` gave before."""
         check_not_forked(_DELTA)
         reached = self._reached() if reached is None else reached
         try:
@@ -193,8 +190,7 @@ class Store:
         A commit writes a row before the rows that name it; so the tables are opened in the opposite order.
         """
         reached = self._reached()
-        ordered = sorted(names, key=TABLE_NAMES.index, reverse=True)
-        return {name: self.open(name, reached=reached) for name in ordered}
+        return {name: self.open(name, reached=reached) for name in sorted(names, key=TABLE_NAMES.index, reverse=True)}
 
     def filesystem(self, table: DeltaTable) -> pafs.FileSystem:
         """The folder of an open table."""
@@ -366,7 +362,7 @@ class Store:
                 return attempt(table)
             except (DeltaError, OSError) as error:
                 if lasting(error) or failures >= MOST_FAILURES:
-                    raise CatalogueError(f"cannot write {self._uri(name)}: {_to_go_on(error)}") from error
+                    raise CatalogueError(f"cannot write {self._uri(name)}: {to_go_on(error)}") from error
             last_version = before
             time.sleep(random.uniform(0.002, 0.03))
         raise CatalogueError(
@@ -396,15 +392,3 @@ class Store:
 
 def _schema(table: DeltaTable) -> pa.Schema:
     return pa.schema(table.schema().to_arrow())
-
-
-def _to_begin(error: BaseException) -> str:
-    """Why a catalogue could not be made, and what to do."""
-    found = lasting(error)
-    return f"{found[0]}: {found[1]}, or choose another place." if found else one_line(error)
-
-
-def _to_go_on(error: BaseException) -> str:
-    """Why a commit failed, and what to do."""
-    found = lasting(error)
-    return f"{found[0]}. What was stored stays: {found[1]}, and the same command goes on." if found else one_line(error)

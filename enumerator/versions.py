@@ -62,8 +62,8 @@ def check_end(table: str, version: int, reached: Mapping[str, int], address: str
     known = reached.get(table, 0)
     if version < known:
         raise CatalogueError(
-            f"cannot read {address}/{table}: its log (_delta_log) has lost its end: it had reached version {known}, and "
-            f"ends at {version}. Restore it from a copy; to go on without what is lost, remove "
+            f"cannot read {address}/{table}: its log (_delta_log) has lost its end: it had reached version {known}, "
+            f"and ends at {version}. Restore it from a copy; to go on without what is lost, remove "
             f"{address}/{place(table, known)}, then type `enumerator verify {address} --repair`."
         )
 
