@@ -15,7 +15,7 @@ import typer
 
 from cluster import checks, jobs_commands, serving, statistics_commands, upkeep
 from cluster.describe import describe
-from cluster.inputs import DEFAULT_STARTS, Request, duration, read_campaign_file, request
+from cluster.inputs import DEFAULT_STARTS, Request, duration, nearly_symmetric, read_campaign_file, request
 from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table, write_text
 from cluster.progress import DISPLAYS, check_display
@@ -71,6 +71,10 @@ def run(
     catalogue: Annotated[str, typer.Option(help="Directory of the catalogue, made if it is not there.")] = "atlas",
     teacher: Annotated[
         str | None, typer.Option(metavar="orthonormal|FILE.npy", help="The (M, M) teacher overlaps T.")
+    ] = None,
+    snap_teachers: Annotated[
+        bool | None,
+        typer.Option("--snap-teachers/--no-snap-teachers", help="Round T to the symmetric one nearby.  [default: no]"),
     ] = None,
     dimension: Annotated[int | None, typer.Option(help="Input dimension d of the starts.  [default: 1000]")] = None,
     scale: Annotated[
@@ -144,7 +148,7 @@ def run(
         "scale": scale, "initial": initial, "seed": seed, "dynamics": dynamics, "step": step, "flow_time": flow_time,
         "activation": activation, "activation_slope": activation_slope, "constraint": constraint,
         "second_layer": second_layer, "second_layer_law": second_layer_law,
-        "shard_size": shard_size, "lingering": lingering, "precision": precision,
+        "shard_size": shard_size, "lingering": lingering, "precision": precision, "snap_teachers": snap_teachers,
     }  # fmt: skip
     settings = {} if campaign is None else read_campaign_file(campaign)
     given = {name: value for name, value in options.items() if value is not None}
@@ -155,6 +159,9 @@ def run(
         return
     wanted = request(settings | given)
     device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
+    tell = say if progress != "json" else lambda text: None
+    for line in nearly_symmetric([wanted]):
+        tell(line)
     if dry_run:
         _estimate(wanted, catalogue, workers, device, format, output)
         return
@@ -162,7 +169,6 @@ def run(
     summary = run_campaign(
         wanted.campaign, wanted.starts, atlas, workers, device, wanted.shard_size, progress, address, seconds
     )
-    tell = say if progress != "json" else lambda text: None
     stored = f"{summary.tally.done:,} of {wanted.starts:,} starts are stored in {catalogue}"
     if summary.interrupted:
         tell(f"Stopped. {stored}; the same command goes on from there.")

@@ -16,7 +16,7 @@ import typer
 
 from cluster.driver import RunSummary, StopSignals, check_request, run_campaign
 from cluster.grid_display import GridDisplay
-from cluster.inputs import FILES, Request, request
+from cluster.inputs import FILES, Request, nearly_symmetric, request
 from cluster.options import say
 from cluster.output import write_table
 from cluster.session import ray_session
@@ -201,9 +201,11 @@ def run_file(
         raise InputError(f"`--dry-run` measures one campaign, {path} has {len(requests)}: pass the settings of one.")
     # Before there is a catalogue: a request that is refused leaves none behind.
     device = _check(requests, workers, device, address)
+    tell = say if progress != "json" else lambda text: None
+    for line in nearly_symmetric(requests):
+        tell(line)
     summary = run_grid(requests, Catalogue(catalogue, create=True), workers, device, progress, address, time_limit)
     write_table(summary.table(), None, format, output)
-    tell = say if progress != "json" else lambda text: None
     if summary.interrupted or summary.timed_out:
         tell(
             f"Stopped after {len(summary.summaries)} of {len(requests)} campaigns; the same command goes on from there."

@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from enumerator.problem import (
     Tolerances,
 )
 from enumerator.tables import campaign_file_schema
+from enumerator.teachers import near_symmetry
 from enumerator.validation import check_choice
 
 # Settings that are files, relative to the campaign file.
@@ -123,6 +125,7 @@ def request(settings: dict[str, Any]) -> Request:
     if teacher != "orthonormal":
         settings["T"] = read_teacher(Path(teacher))
     names = ("students", "teachers", "T", "activation", "activation_slope", "constraint", "second_layer")
+    names = (*names, "snap_teachers")
     landscape = Landscape(**{name: settings[name] for name in names if name in settings})
     Q, R = (None, None) if initial is None else read_overlaps(Path(initial), landscape)
     chosen = {name: settings[name] for name in ("dimension", "scale") if name in settings}
@@ -145,6 +148,13 @@ def request(settings: dict[str, Any]) -> Request:
         if starts > len(law.Q):
             raise InputError(f"{initial} holds {len(law.Q)} initial overlaps, got --starts {starts}: ask for no more.")
     return Request(campaign, DEFAULT_STARTS if starts is None else starts, shard_size)
+
+
+def nearly_symmetric(requests: Iterable[Request]) -> list[str]:
+    """A line for each T that is symmetric only nearly."""
+    landscapes = {wanted.campaign.landscape.T.tobytes(): wanted.campaign.landscape for wanted in requests}
+    found = (near_symmetry(landscape.T) for landscape in landscapes.values())
+    return ["Note: " + near.text("--snap-teachers") for near in found if near is not None]
 
 
 def _single_above(precision: str, given: float | None) -> float:

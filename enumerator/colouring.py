@@ -77,6 +77,26 @@ def canonical_labelling(edges: Edges) -> Labelling:
     return Labelling(leaf.nodes, leaf.group_order, np.array(search.orbits(()), dtype=np.intp))
 
 
+def coherent_refinement(colours: Edges) -> NDArray[np.intp]:
+    """Classes (n, n) of pairs that products of matrices never tell apart: 0, 1, ..., finer than the colours (n, n).
+
+    The coarsest coherent configuration (Higman 1975), by two-dimensional refinement (Weisfeiler & Leman 1968): a pair
+    (u, v) is known by its class and by the multiset, over all w, of the pairs of classes of (u, w) and (w, v). Memory
+    n^3. Classes on the diagonal are its own.
+    """
+    n = len(colours)
+    colours = colours * 2 + np.eye(n, dtype=np.intp)
+    count = 0
+    while True:
+        classes = np.unique(colours, return_inverse=True)[1].reshape(n, n)
+        if classes.max() + 1 in (count, n * n):
+            return classes
+        count = classes.max() + 1
+        through = np.sort(classes[:, None, :] * count + classes.T[None, :, :], axis=2)
+        signature = np.concatenate([classes[:, :, None], through], axis=2).reshape(n * n, n + 1)
+        colours = np.unique(signature, axis=0, return_inverse=True)[1].reshape(n, n)
+
+
 def _refine(edges: Edges, colours: NDArray[np.intp], splitters: list[int], known: bytes) -> Cells:
     """Split cells by the multisets of their edges into each splitter until nothing splits or all is split.
 

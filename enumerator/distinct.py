@@ -22,7 +22,7 @@ from enumerator.newton import compiled_polish
 from enumerator.points import Network, StationaryPoint, has_zero_loss
 from enumerator.problem import Landscape
 from enumerator.stability import geodesic_ball, hessian_lipschitz
-from enumerator.symmetry import Answer, automorphism_order, canonical_form, match, orbit_size_log10
+from enumerator.symmetry import Answer, canonical_form, group_of, match, orbit_size_log10
 
 # All in units of the largest squared norm of a teacher, so that no answer depends on the unit of length.
 
@@ -35,8 +35,9 @@ DIFFERENT = 1e-6
 # blocks before any matching, wide enough for clusters whose losses agree to 11 digits.
 LOSS_GAP = 1e-9
 
-# Entries of one point closer than this are equal by symmetry when its canonical order and isotropy
-# group are found: between the rounding (1e-10) and the smallest splitting of a symmetric pair.
+# Entries of one point's Q and R closer than this are equal by symmetry when its canonical order and isotropy group are
+# found: between the rounding (1e-10) and the smallest splitting of a symmetric pair. Under a permutation that leaves T
+# unchanged a point goes over into itself, or into another stationary point, far away.
 SYMMETRIC = 1e-7
 
 
@@ -81,7 +82,7 @@ def is_same(a: Network, b: StationaryPoint) -> bool:
         return True
     if len(a.W) != len(b.W) or abs(a.loss - b.loss) > loss_gap(b):
         return False
-    T, unit = b.landscape.T, b.landscape.overlap_scale
+    T, unit = b.landscape.teacher_classes, b.landscape.overlap_scale
     found = match(a.coloured, a.R, b.coloured, b.R, T, SAME * unit, DIFFERENT * unit)
     if found.answer == Answer.REPOLISH:
         found = match(*_repolished(a), *_repolished(b), T, SAME * unit, DIFFERENT * unit)
@@ -132,7 +133,7 @@ def match_points(new: Sequence[Network], known: Sequence[StationaryPoint] | Poin
 @lru_cache(maxsize=64)
 def teacher_automorphisms(landscape: Landscape) -> int:
     """|Aut T|, the number of permutations of teachers that leave T unchanged."""
-    return automorphism_order(landscape.T, SYMMETRIC * landscape.overlap_scale)
+    return group_of(landscape.teacher_classes)[1]
 
 
 def canonical(point: StationaryPoint) -> StationaryPoint:
@@ -141,7 +142,7 @@ def canonical(point: StationaryPoint) -> StationaryPoint:
     A flat minimum has no orbit size: its permuted copies are connected.
     """
     gap = SYMMETRIC * point.landscape.overlap_scale
-    form = canonical_form(point.coloured, point.R, point.landscape.T, gap)
+    form = canonical_form(point.coloured, point.R, point.landscape.teacher_classes, gap)
     students, signs = len(point.W), point.second_layer_weights
     size = orbit_size_log10(students, teacher_automorphisms(point.landscape), form.stabiliser_order)
     return replace(

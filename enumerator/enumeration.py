@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from enumerator.points import SADDLE
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 from enumerator.selection import output_schema
 from enumerator.starts import ShardResult
+from enumerator.teachers import near_symmetry
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,15 @@ def enumerate_minima(
 
     `law` is by default w ~ N(0, I_d) with d = 1000. `dynamics` is its name, or a `Dynamics`
     with its settings. `progress` is called with the number of starts
-    that retired, as they do. Raises InputError for settings that do not fit together.
+    that retired, as they do. Raises InputError for settings that do not fit together; warns of a T that is symmetric
+    only nearly.
     """
     dynamics = Dynamics(dynamics) if isinstance(dynamics, str) else dynamics
     campaign = Campaign(landscape, dynamics, law or InitialLaw(), seed)
     check_solvable(campaign)
+    near = near_symmetry(landscape.T)
+    if near is not None:
+        warnings.warn(near.text("snap_teachers=True"), stacklevel=2)
     return tabulate(follow_shard(campaign, 0, starts, progress=progress))
 
 

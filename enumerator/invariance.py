@@ -2,7 +2,7 @@
 
 dQ/dt and dR/dt are made of Q, R, T by matrix products and by functions of single entries. So entries
 that no such operation tells apart stay equal for ever: the classes are the coarsest coherent
-configuration that refines the values (Weisfeiler & Leman 1968; Higman 1975). Rounding would break the
+configuration that refines the values, see `coherent_refinement`. Rounding would break the
 symmetry and, at an unstable point, let a lane leave on its own noise; averaging over the classes in
 every evaluation keeps it exactly, and such a lane ends where the flow does, if need be on a saddle.
 """
@@ -17,9 +17,11 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 from numpy.typing import NDArray
 
+from enumerator.colouring import coherent_refinement
 from enumerator.geometry import Teachers
+from enumerator.problem import Landscape
 
-# Overlaps closer than this part of the largest product of norms in their block (Q, R or T: students may
+# Overlaps closer than this part of the largest product of norms in their block (Q or R: students may
 # be a million times shorter or longer than the teachers) are equal by symmetry: hundreds of roundings of a given
 # table, and never by chance (a thousand random entries come this close with probability 1e-6).
 EQUAL = 1e-12
@@ -28,37 +30,24 @@ EQUAL = 1e-12
 Projection = Callable[[Float[Array, "K D"]], Float[Array, "K D"]]
 
 
-def coherent_classes(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Classes (K + M, K + M) of the entries of [[Q, R], [R^T, T]] that the flow can never tell apart.
-
-    Two-dimensional Weisfeiler-Leman refinement: an entry (u, v) is known by its class and by the
-    multiset, over all w, of the pairs of classes of (u, w) and (w, v). Memory (K + M)^3.
-    """
-    K, n = len(Q), len(Q) + len(T)
+def coherent_classes(Q: NDArray[np.float64], R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.intp]:
+    """Classes (K + M, K + M) of the entries of [[Q, R], [R^T, T]] that the flow can never tell apart."""
+    T, K = landscape.T, len(Q)
     # Students at rest have no norm: their block is zero, whatever it is divided by.
     students, teachers = np.sqrt([Q.diagonal().max() or 1.0, T.diagonal().max()])
-    cross = R / (students * teachers)
-    joint = np.block([[Q / students**2, cross], [cross.T, T / teachers**2]])
-    values = np.sort(joint.ravel())
+    own, cross = Q / students**2, R / (students * teachers)
+    values = np.sort(np.concatenate([own.ravel(), cross.ravel()]))
     starts = values[np.append(True, np.diff(values) > EQUAL)]
-    kinds = np.zeros((n, n), np.int64)
-    kinds[:K, K:], kinds[K:, :K], kinds[K:, K:] = 1, 2, 3
-    colours = (np.searchsorted(starts, joint, side="right") * 4 + kinds) * 2 + np.eye(n, dtype=np.int64)
-    count = 0
-    while True:
-        classes = np.unique(colours, return_inverse=True)[1].reshape(n, n)
-        if classes.max() + 1 == count:
-            return classes
-        count = classes.max() + 1
-        through = np.sort(classes[:, None, :] * count + classes.T[None, :, :], axis=2)
-        signature = np.concatenate([classes[:, :, None], through], axis=2).reshape(n * n, n + 1)
-        colours = np.unique(signature, axis=0, return_inverse=True)[1].reshape(n, n)
+    own, cross = (np.searchsorted(starts, block, side="right") for block in (own, cross))
+    # Four kinds of pairs: none of one kind has a colour of another.
+    classes = landscape.teacher_classes
+    return coherent_refinement(np.block([[own * 4, cross * 4 + 1], [cross.T * 4 + 2, classes * 4 + 3]]))
 
 
-def lane_classes(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64]) -> NDArray[np.int32] | None:
+def lane_classes(Q: NDArray[np.float64], R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.int32] | None:
     """Classes (K, M + K) of the entries of R and of the square root of S = Q - R T^+ R^T; None if no two are equal."""
     K, M = R.shape
-    classes = coherent_classes(Q, R, T)
+    classes = coherent_classes(Q, R, landscape)
     # The student block of S is a combination of the same matrices, so its entries share the classes of Q.
     own = np.concatenate([classes[:K, K:], classes[:K, :K]], axis=1)
     upper = own[:, :M].size + K * (K + 1) // 2  # all distinct, but for the symmetry of Q

@@ -220,7 +220,7 @@ def _check_symmetry(
     name: str, row: dict[str, Any], point: StationaryPoint, rng: np.random.Generator, precise: bool
 ) -> Iterator[Disagreement]:
     """Isotropy group and orbit size from a shuffled copy; the stored order must be the canonical one."""
-    Q, R, T = point.coloured, point.R, point.landscape.T
+    Q, R, T = point.coloured, point.R, point.landscape.teacher_classes
     gap = SYMMETRIC * point.landscape.overlap_scale
     shuffled = rng.permutation(len(Q))
     form = canonical_form(Q[np.ix_(shuffled, shuffled)], R[shuffled], T, gap)

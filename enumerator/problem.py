@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from enumerator.activations import ACTIVATIONS, activation_named, check_slope
 from enumerator.constraints import CONSTRAINTS, constraint_named
 from enumerator.errors import InputError
+from enumerator.teachers import teacher_classes
 from enumerator.validation import (
     check_choice,
     check_count,
@@ -72,8 +73,9 @@ def _changed_fields(value: Any) -> dict[str, Any]:
 class Landscape:
     """What fixes the minima: K students, M teachers, T, activation, constraint, second layer. No dimension in it.
 
-    T is the (M, M) teacher overlap matrix; None means orthonormal teachers. It may be rank
-    deficient. Raises InputError for anything else than a symmetric positive semidefinite matrix.
+    T is the (M, M) teacher overlap matrix; None means orthonormal teachers. It may be rank deficient;
+    `snap_teachers` rounds it to the symmetric T nearby, see `teachers.snapped`. Raises InputError for anything else
+    than a symmetric positive semidefinite matrix.
     """
 
     students: int
@@ -83,12 +85,13 @@ class Landscape:
     activation_slope: float | None = None
     constraint: str = "none"
     second_layer: str = "fixed"
+    snap_teachers: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, snap_teachers: bool) -> None:
         _set = object.__setattr__
         _set(self, "students", check_count("students", self.students))
         _set(self, "teachers", check_count("teachers", self.teachers))
-        T = np.eye(self.teachers) if self.T is None else check_teacher_overlaps(self.T, self.teachers)
+        T = np.eye(self.teachers) if self.T is None else check_teacher_overlaps(self.T, self.teachers, snap_teachers)
         T.setflags(write=False)
         _set(self, "T", T)
         check_choice("activation", self.activation, ACTIVATIONS)
@@ -129,6 +132,11 @@ class Landscape:
     def teacher_norms(self) -> NDArray[np.float64]:
         """Norms (M,) of the teachers."""
         return np.sqrt(self.T.diagonal())
+
+    @cached_property
+    def teacher_classes(self) -> NDArray[np.intp]:
+        """Classes (M, M) of the entries of T that are equal: Aut(T) is the group of permutations that keep them."""
+        return teacher_classes(self.T)
 
     @cached_property
     def teacher_factor(self) -> NDArray[np.float64]:

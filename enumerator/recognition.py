@@ -23,7 +23,7 @@ class Recogniser:
 
     def __init__(self, landscape: Landscape) -> None:
         self.landscape = landscape
-        self.classes = interchangeable_teachers(landscape.T)
+        self.classes = interchangeable_teachers(landscape.teacher_classes)
         self.inverse_factor = np.linalg.pinv(landscape.teacher_factor).T  # (M, r): W = R V^{+T}
         self.stretch = float(np.linalg.norm(landscape.teacher_factor, 2))  # |R| <= stretch |W|
 

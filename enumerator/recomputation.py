@@ -174,13 +174,13 @@ def ball_radius(smallest: float, Q: Matrix, landscape: Landscape, value: Recompu
     return radius if change(radius) * value.gradient_norm <= smallest**2 / 2 else 0.0
 
 
-def group_order(Q: Matrix, R: Matrix, T: Matrix, gap: float) -> int:
-    """Number of permutations of students and of teachers that leave Q, R and T unchanged within `gap`.
+def group_order(Q: Matrix, R: Matrix, T: NDArray[np.intp], gap: float) -> int:
+    """Number of permutations that leave Q and R unchanged within `gap`, and T, the classes of its entries (M, M).
 
     By orbits and stabilisers: the images that each neuron may take when those before it stay put, each
     found by a plain search with backtracking. Tenths of a second at K = M = 17.
     """
-    joint = np.block([[Q, R], [R.T, T]])
+    joint, gap = np.block([[Q / gap, R / gap], [R.T / gap, 2.0 * T]]), 1.0
     kinds = np.arange(len(joint)) < len(Q)
     # May neuron u go to v? Never to one of the other kind, or of another norm.
     allowed = kinds[:, None] == kinds

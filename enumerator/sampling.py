@@ -85,7 +85,7 @@ def start_classes(campaign: Campaign, indices: NDArray[np.int64]) -> NDArray[np.
     landscape, law = campaign.landscape, campaign.law
     if law.Q is None or law.R is None:
         return None
-    classes = [lane_classes(law.Q[index], law.R[index], landscape.T) for index in indices]
+    classes = [lane_classes(law.Q[index], law.R[index], landscape) for index in indices]
     if all(found is None for found in classes):
         return None
     trivial = all_different(landscape.students, landscape.teachers)

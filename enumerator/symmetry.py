@@ -3,8 +3,8 @@
 Students permute freely, teachers by the permutations that leave T unchanged. Both at once are the isomorphisms of a
 complete graph on K + M nodes of two kinds with the weights [[Q, R], [R^T, T]]. Weights become integer colours by
 single linkage: sorted values are split where neighbours differ by more than a gap, so equal values stay equal under
-noise below the gap, and two values within the gap of each other never get different colours. T enters through its
-colours alone. The isotropy group classifies minima in Arjevani & Field (2021), "Analytic study of families of
+noise below the gap, and two values within the gap of each other never get different colours. Entries of T are equal or
+not, exactly: callers pass `Landscape.teacher_classes` for T, where that is decided. The isotropy group classifies minima in Arjevani & Field (2021), "Analytic study of families of
 spurious minima in two-layer ReLU neural networks: a tale of symmetry II".
 """
 
@@ -73,7 +73,7 @@ def canonical_form(Q: Matrix, R: Matrix, T: Matrix, gap: float) -> CanonicalForm
     """
     Q, R, T = _checked(Q, R, T, gap)
     K = len(Q)
-    edges = _coloured([(Q, R)], T, gap, gap)[0]
+    edges = _coloured([(Q, R)], T, gap)[0]
     labelling = canonical_labelling(edges)
     students, teachers = labelling.nodes[:K], labelling.nodes[K:] - K
     return CanonicalForm(
@@ -88,8 +88,7 @@ def match(Q_a: Matrix, R_a: Matrix, Q_b: Matrix, R_b: Matrix, T: Matrix, same: f
     """Are two networks on the teachers T (M, M), with overlaps Q (K, K) and R (K, M), one up to S_K x Aut(T)?
 
     SAME: under some permutation no entry differs by more than `same`. DIFFERENT: proven that under every permutation
-    some entry differs by more than `different`. REPOLISH: neither. Aut(T) is taken at the gap `same`. Raises InputError
-    on bad shapes or values.
+    some entry differs by more than `different`. REPOLISH: neither. Raises InputError on bad shapes or values.
     """
     if not same <= different:
         raise InputError(f"`same` must not exceed `different`, got {same!r} and {different!r}.")
@@ -101,7 +100,7 @@ def match(Q_a: Matrix, R_a: Matrix, Q_b: Matrix, R_b: Matrix, T: Matrix, same: f
     if unmoved <= same:
         return Match(Answer.SAME, np.arange(len(Q_a)), np.arange(len(T)), unmoved)
     for tolerance in (same, different):
-        edges_a, edges_b = _coloured([(Q_a, R_a), (Q_b, R_b)], T, tolerance, same)
+        edges_a, edges_b = _coloured([(Q_a, R_a), (Q_b, R_b)], T, tolerance)
         alignment = _Alignment(edges_a, edges_b, _entries(Q_a, R_a), _entries(Q_b, R_b), tolerance)
         image = alignment.image()
         if image is not None:
@@ -111,14 +110,14 @@ def match(Q_a: Matrix, R_a: Matrix, Q_b: Matrix, R_b: Matrix, T: Matrix, same: f
     return Match(Answer.DIFFERENT if alignment.exhausted else Answer.REPOLISH, None, None, math.inf)
 
 
-def automorphism_order(T: Matrix, gap: float) -> int:
-    """|Aut T|: the number of permutations of teachers that leave T (M, M) unchanged up to the gap."""
-    M = len(T)
-    return canonical_form(np.zeros((0, 0)), np.zeros((0, M)), T, gap).stabiliser_order
+def group_of(T: Matrix) -> tuple[str, int]:
+    """Aut(T), the permutations of teachers that leave T (M, M) unchanged: its name, as of an isotropy, and its order."""
+    form = canonical_form(np.zeros((0, 0)), np.zeros((0, len(T))), T, 0.0)
+    return form.isotropy, form.stabiliser_order
 
 
 def interchangeable_teachers(T: Matrix) -> list[Permutation]:
-    """Classes of teachers any two of which may be exchanged leaving T (M, M) exactly unchanged: [all] for T = I."""
+    """Classes of teachers any two of which may be exchanged leaving T (M, M) unchanged: [all] for T = I."""
     left = np.arange(len(T))
     classes = []
     while left.size:
@@ -138,7 +137,7 @@ def orbit_size_log10(students: int, teacher_automorphisms: int, stabiliser_order
     if remainder:
         raise SolverError(
             f"a stabiliser of order {stabiliser_order} does not divide {students}! x {teacher_automorphisms}: "
-            "compute it and |Aut T| with the same gap."
+            "compute it and |Aut T| from the same T."
         )
     return math.log10(size)
 
@@ -192,13 +191,13 @@ class _Linkage:
         return np.searchsorted(self.starts, values, side="right") - 1 + self.first
 
 
-def _coloured(networks: Sequence[tuple[Matrix, Matrix]], T: Matrix, gap: float, teacher_gap: float) -> list[Edges]:
+def _coloured(networks: Sequence[tuple[Matrix, Matrix]], T: Matrix, gap: float) -> list[Edges]:
     """One coloured graph (K + M, K + M) per network (Q, R), students first, with colours common to all of them."""
     norms = _Linkage([Q.diagonal() for Q, _ in networks], gap)
-    teacher_norms = _Linkage([T.diagonal()], teacher_gap, norms.end)
+    teacher_norms = _Linkage([T.diagonal()], 0.0, norms.end)
     between = _Linkage([R for _, R in networks], gap, teacher_norms.end)
     students = _Linkage([_off_diagonal(Q) for Q, _ in networks], gap, between.end)
-    teachers = _Linkage([_off_diagonal(T)], teacher_gap, students.end)
+    teachers = _Linkage([_off_diagonal(T)], 0.0, students.end)
     graphs = []
     for Q, R in networks:
         edges = np.block([[students(Q), between(R)], [between(R).T, teachers(T)]])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from enumerator.errors import InputError
+from enumerator.teachers import NEARLY, snapped
 
 # Entries of a teacher overlap matrix may miss symmetry by this much of the largest entry: ten
 # thousand roundings, what a product of long weight vectors leaves; more is a wrong matrix.
@@ -48,8 +49,8 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     return value
 
 
-def check_teacher_overlaps(T: ArrayLike, teachers: int) -> NDArray[np.float64]:
-    """A symmetric positive semidefinite (M, M) matrix, symmetrised exactly, or InputError."""
+def check_teacher_overlaps(T: ArrayLike, teachers: int, snap: bool = False) -> NDArray[np.float64]:
+    """A symmetric positive semidefinite (M, M) matrix, symmetrised exactly, or InputError; `snap` rounds it before."""
     matrix = np.asarray(T)
     if matrix.dtype.kind not in "fiu":
         raise InputError(f"`T` must hold real numbers, got an array of {matrix.dtype}: save it with numpy.save.")
@@ -64,13 +65,15 @@ def check_teacher_overlaps(T: ArrayLike, teachers: int) -> NDArray[np.float64]:
         raise InputError(f"`T` must be finite, got {matrix[row, column]} at row {row}, column {column}.")
     largest = np.abs(matrix).max()
     excess = np.abs(matrix - matrix.T)
-    if excess.max() > SYMMETRY_TOLERANCE * largest:
+    if excess.max() > (NEARLY if snap else SYMMETRY_TOLERANCE) * largest:
         row, column = np.unravel_index(excess.argmax(), excess.shape)
         raise InputError(
             f"`T` must be symmetric, got T[{row},{column}] = {matrix[row, column]} and "
             f"T[{column},{row}] = {matrix[column, row]}: pass the overlaps V V^T of the teachers."
         )
     matrix = (matrix + matrix.T) / 2
+    if snap and (matrix.diagonal() >= 0).all():
+        matrix = snapped(matrix)
     smallest = np.linalg.eigvalsh(matrix)[0]
     if smallest < -RANK_TOLERANCE * largest:
         raise InputError(

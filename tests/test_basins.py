@@ -115,9 +115,9 @@ def test_the_symmetry_of_a_start_is_kept_to_its_end(W):
 def test_coherent_classes_are_what_the_flow_cannot_tell_apart():
     R = np.eye(3) + 0.1
     Q = R @ R.T
-    assert lane_classes(Q, R, np.eye(3)).max() + 1 == 4  # diagonal and off-diagonal entries of R and of Q
+    assert lane_classes(Q, R, Landscape(3, 3)).max() + 1 == 4  # diagonal and off-diagonal entries of R and of Q
     generic = np.random.default_rng(0).normal(size=(3, 3))
-    assert lane_classes(generic @ generic.T, generic, np.eye(3)) is None
+    assert lane_classes(generic @ generic.T, generic, Landscape(3, 3)) is None
 
 
 def test_newton_finds_the_minima_of_the_flow():

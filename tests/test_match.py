@@ -39,7 +39,7 @@ def test_networks_that_colour_refinement_confuses_are_told_apart(others, backtra
     n = 6 + others
     R, rest = np.eye(n), (1,) * others
     hexagon, triangles = (np.eye(n) + 0.3 * cycles(*rings, *rest) for rings in ((6,), (3, 3)))
-    graphs = symmetry._coloured([(hexagon, R), (triangles, R)], R, GAP, GAP)
+    graphs = symmetry._coloured([(hexagon, R), (triangles, R)], R, GAP)
     assert colouring.refined_cells(graphs[0]).trace == colouring.refined_cells(graphs[1]).trace
     assert canonical_form(hexagon, R, R, GAP).stabiliser_order == 12 * math.factorial(others)
     assert canonical_form(triangles, R, R, GAP).stabiliser_order == 72 * math.factorial(others)

@@ -68,7 +68,7 @@ def test_given_overlaps_are_judged_by_the_norms_of_their_own_neurons(scale):
     W = scale * np.pad(rng.normal(size=(3, 4)), ((0, 0), (3, 0)))
     Q, R, T = W @ W.T, W[:, :3], np.eye(3) + 0.1
     # Without a symmetry every entry is in a class of its own, but for the symmetry of Q and T.
-    assert len(np.unique(coherent_classes(Q, R, T)[:3, :3])) == 9
+    assert len(np.unique(coherent_classes(Q, R, Landscape(3, 3, T))[:3, :3])) == 9
     check_feasible(Q[None], R[None], T)
     # Longer than its own norm allows, by a cosine of 2.
     R = np.zeros((3, 3))
