@@ -32,9 +32,8 @@ Projection = Callable[[Float[Array, "K D"]], Float[Array, "K D"]]
 
 def coherent_classes(Q: NDArray[np.float64], R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.intp]:
     """Classes (K + M, K + M) of the entries of [[Q, R], [R^T, T]] that the flow can never tell apart."""
-    T, K = landscape.T, len(Q)
     # Students at rest have no norm: their block is zero, whatever it is divided by.
-    students, teachers = np.sqrt([Q.diagonal().max() or 1.0, T.diagonal().max()])
+    students, teachers = np.sqrt([Q.diagonal().max() or 1.0, landscape.overlap_scale])
     own, cross = Q / students**2, R / (students * teachers)
     values = np.sort(np.concatenate([own.ravel(), cross.ravel()]))
     starts = values[np.append(True, np.diff(values) > EQUAL)]

@@ -4,8 +4,9 @@ Students permute freely, teachers by the permutations that leave T unchanged. Bo
 complete graph on K + M nodes of two kinds with the weights [[Q, R], [R^T, T]]. Weights become integer colours by
 single linkage: sorted values are split where neighbours differ by more than a gap, so equal values stay equal under
 noise below the gap, and two values within the gap of each other never get different colours. Entries of T are equal or
-not, exactly: callers pass `Landscape.teacher_classes` for T, where that is decided. The isotropy group classifies minima in Arjevani & Field (2021), "Analytic study of families of
-spurious minima in two-layer ReLU neural networks: a tale of symmetry II".
+not, exactly: callers pass `Landscape.teacher_classes` for T, where that is decided. The isotropy group classifies
+minima in Arjevani & Field (2021), "Analytic study of families of spurious minima in two-layer ReLU neural networks: a
+tale of symmetry II".
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from enumerator.colouring import Cells, Edges, Permutation, canonical_labelling,
 from enumerator.errors import InputError, SolverError
 
 Matrix = NDArray[np.floating]
+# T, or the classes of its entries: only which of them are equal counts.
+Teachers = NDArray[np.number]
 
 # Tries beyond one per node before a backtracking search gives way to canonical labelling, which prunes by
 # automorphisms. Without backtracking one per node is enough; this many take a second at K = M = 64.
@@ -64,7 +67,7 @@ class Match:
     deviation: float
 
 
-def canonical_form(Q: Matrix, R: Matrix, T: Matrix, gap: float) -> CanonicalForm:
+def canonical_form(Q: Matrix, R: Matrix, T: Teachers, gap: float) -> CanonicalForm:
     """Canonical order of students and teachers, and isotropy group, of overlaps Q (K, K), R (K, M), T (M, M).
 
     Students are sorted by norm, then by their entries of R, then of Q; the teacher that a student overlaps most with in
@@ -84,7 +87,7 @@ def canonical_form(Q: Matrix, R: Matrix, T: Matrix, gap: float) -> CanonicalForm
     )
 
 
-def match(Q_a: Matrix, R_a: Matrix, Q_b: Matrix, R_b: Matrix, T: Matrix, same: float, different: float) -> Match:
+def match(Q_a: Matrix, R_a: Matrix, Q_b: Matrix, R_b: Matrix, T: Teachers, same: float, different: float) -> Match:
     """Are two networks on the teachers T (M, M), with overlaps Q (K, K) and R (K, M), one up to S_K x Aut(T)?
 
     SAME: under some permutation no entry differs by more than `same`. DIFFERENT: proven that under every permutation
@@ -110,13 +113,13 @@ def match(Q_a: Matrix, R_a: Matrix, Q_b: Matrix, R_b: Matrix, T: Matrix, same: f
     return Match(Answer.DIFFERENT if alignment.exhausted else Answer.REPOLISH, None, None, math.inf)
 
 
-def group_of(T: Matrix) -> tuple[str, int]:
-    """Aut(T), the permutations of teachers that leave T (M, M) unchanged: its name, as of an isotropy, and its order."""
+def group_of(T: Teachers) -> tuple[str, int]:
+    """Name, as of an isotropy, and order of Aut(T), the permutations of teachers that leave T (M, M) unchanged."""
     form = canonical_form(np.zeros((0, 0)), np.zeros((0, len(T))), T, 0.0)
     return form.isotropy, form.stabiliser_order
 
 
-def interchangeable_teachers(T: Matrix) -> list[Permutation]:
+def interchangeable_teachers(T: Teachers) -> list[Permutation]:
     """Classes of teachers any two of which may be exchanged leaving T (M, M) unchanged: [all] for T = I."""
     left = np.arange(len(T))
     classes = []
@@ -142,7 +145,7 @@ def orbit_size_log10(students: int, teacher_automorphisms: int, stabiliser_order
     return math.log10(size)
 
 
-def _checked(Q: Matrix, R: Matrix, T: Matrix, gap: float) -> tuple[Matrix, Matrix, Matrix]:
+def _checked(Q: Matrix, R: Matrix, T: Teachers, gap: float) -> tuple[Matrix, Matrix, Matrix]:
     """The overlaps as float64, Q and T exactly symmetric."""
     Q, R, T = (np.asarray(entries, dtype=np.float64) for entries in (Q, R, T))
     if R.ndim != 2 or Q.shape != (len(R), len(R)) or T.shape != (R.shape[1], R.shape[1]):

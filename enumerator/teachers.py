@@ -1,4 +1,4 @@
-"""Which overlaps of teachers are equal: decided here alone, and with it Aut(T), the permutations that leave T unchanged.
+"""Which overlaps of teachers are equal: decided here alone, and with that Aut(T), the permutations that keep T.
 
 Whatever speaks of Aut(T) (canonical order, isotropy, orbit, matching, recognition, symmetric starts, verification)
 takes the classes of `Landscape.teacher_classes` in the place of T, and compares them exactly.

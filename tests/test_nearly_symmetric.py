@@ -46,9 +46,8 @@ def enumerated(landscape: Landscape, law: InitialLaw, folder) -> tuple[list[dict
 
 # diag(1 + 1e-8 (1, ..., 7)): the loss of the minimum whose anti-aligned student stands at teacher m, by perturbation
 # of that at T = I, and as the exhaustive enumeration has it.
-LOSSES = [0.02320271536563, 0.02320271552431, 0.02320271568299, 0.02320271584168] + [
-    *(0.02320271600035, 0.02320271615903, 0.02320271631771)
-]
+LOSSES = [0.02320271536563, 0.02320271552431, 0.02320271568299, 0.02320271584168]
+LOSSES += [0.02320271600035, 0.02320271615903, 0.02320271631771]
 
 
 def test_minima_of_nearly_symmetric_teachers_are_those_of_their_own_T(tmp_path):
@@ -126,7 +125,7 @@ def test_no_permutation_in_the_group_moves_an_entry_by_more_than_rounding():
 
 
 def test_symmetric_starts_on_nearly_symmetric_teachers_have_no_symmetry():
-    """Two values of T count as different here where they do elsewhere: held together a lane would not follow the flow."""
+    """Two values of T differ here where they do elsewhere: a lane held together would not follow the flow."""
     Q, R = np.eye(3), 0.5 * np.eye(3)
     assert lane_classes(Q, R, Landscape(3, 3, np.diag(1 + 5e-13 * np.arange(1, 4)))) is None
     assert lane_classes(Q, R, Landscape(3, 3, 2 * np.eye(3))).max() + 1 == 4
