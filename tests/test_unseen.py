@@ -66,8 +66,51 @@ def test_chao1_is_that_of_scikit_bio(hits):
     assert found.chao1 == pytest.approx(alpha.chao1(hits))
     if (hits == 1).sum() > 1:
         assert (found.chao1_low, found.chao1_high) == pytest.approx(alpha.chao1_ci(hits))
+        assert found.reason is None
     else:
-        assert found.chao1 == found.chao1_low == found.chao1_high == len(hits)
+        assert found.chao1 == len(hits)
+        assert (found.chao1_low, found.chao1_high) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("hits", "starts", "once"), [([100, 50, 3], 153, 0), ([2] * 30, 60, 0), ([9, 7, 1], 20, 1), ([1], 1, 1), ([], 5, 0)]
+)
+def test_chao1_has_no_interval_where_nothing_tells_how_far_off_it_is(hits, starts, once):
+    """Three minima seen, and an interval from 3 to 3: as if the fourth could not exist."""
+    found = richness(hits, starts)
+    assert found.chao1 == found.ichao1 == len(hits)
+    assert (found.chao1_low, found.chao1_high) == (None, None)
+    seldom = "1 minimum was" if once else "0 minima were"
+    assert found.reason == f"no interval of Chao1: {seldom} hit once, 2 are needed"
+
+
+@pytest.mark.parametrize("more", [1, 153, 600])
+@pytest.mark.parametrize(("hits", "starts"), [([100, 50, 3], 153), ([2] * 80, 160), ([], 200), ([150], 150)])
+def test_new_minima_have_no_interval_of_zero_width(hits, starts, more):
+    found = new_minima(hits, starts, more)
+    assert found.expected is not None
+    if found.low is None:
+        assert found.high is None and found.reason == (
+            "no interval of new minima: 0 minima were hit once, too few to tell"
+        )
+    else:
+        assert found.low < found.high and found.reason is None
+
+
+def test_no_interval_has_zero_width_but_that_of_no_more_starts():
+    """All hits of up to four minima in up to 30 starts, of which some ended in none."""
+    for starts in (3, 7, 30):
+        for hits in combinations([0, 0, 1, 1, 2, 3, 5, 9, 14], 4):
+            if sum(hits) > starts:
+                continue
+            rich = richness(hits, starts)
+            assert rich.chao1_low is None or rich.chao1_low < rich.chao1_high
+            for more in (1, starts, 3 * starts):
+                new = new_minima(hits, starts, more)
+                assert new.low is None or new.low < new.high
+            assert (new_minima(hits, starts, 0).low, new_minima(hits, starts, 0).high) == (0, 0)
+            mass = missing_mass(hits, starts)
+            assert mass.low is None or mass.low < mass.high
 
 
 def test_ichao1_by_hand():
@@ -87,7 +130,7 @@ def test_lower_bounds_stay_below_the_truth():
     found = [richness(generator.multinomial(1000, shares / shares.sum()), 1000) for _ in range(300)]
     assert np.mean([one.observed for one in found]) < np.mean([one.chao1 for one in found]) < 400
     assert np.mean([one.chao1 for one in found]) < np.mean([one.ichao1 for one in found]) < 400
-    assert np.mean([one.chao1_low <= 400 for one in found]) > 0.99
+    assert np.mean([one.chao1_low is not None and one.chao1_low <= 400 for one in found]) > 0.99
 
 
 def test_rarefaction_is_the_hypergeometric_expectation():
@@ -178,6 +221,7 @@ def test_published_example_of_good_and_toulmin():
 def test_new_minima_knows_its_limit():
     found = new_minima([5, 3, 1, 1], 100, 1000)
     assert found.limit == int(100 * math.log(100)) and found.expected is None and found.high is None
+    assert found.reason == "no prediction beyond 460 further starts"
     assert new_minima([5, 3, 1, 1], 100, 0).expected == 0
 
 

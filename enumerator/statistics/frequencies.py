@@ -131,8 +131,8 @@ def unseen(
 ) -> pa.Table:
     """What the starts selected have not seen, a row for each sample: missing mass, richness, minima of `more` starts.
 
-    `missing_mass` is the probability that the next start ends in a minimum that none has ended in; its interval is
-    null, and `note` says why, where none is valid; `missing_bound` holds always, with this confidence. `chao1` and
+    `missing_mass` is the probability that the next start ends in a minimum that none has ended in; every interval
+    is null, and `note` says why, where none is valid; `missing_bound` holds always, with this confidence. `chao1` and
     `ichao1` are lower bounds of the number of minima that this law reaches. `new_minima` are expected in `more`
     further starts (as many as there are, if not given), null beyond `more_limit`. Starts that ended in no minimum
     (`in_no_minimum`) count as ends that were seen; minima that they might have reached are not in any of these
@@ -144,7 +144,6 @@ def unseen(
         mass = missing_mass(hits, starts, sample.held_out(), confidence)
         rich = richness(hits, starts, confidence)
         new = new_minima(hits, starts, starts if more is None else more, confidence)
-        beyond = "" if new.expected is not None else f"no prediction beyond {new.limit:,} further starts"
         rows.append(
             sample.row()
             | {
@@ -166,7 +165,7 @@ def unseen(
                 "new_low": new.low,
                 "new_high": new.high,
                 "more_limit": new.limit,
-                "note": "; ".join(text for text in (mass.reason, beyond) if text) or None,
+                "note": "; ".join(text for text in (mass.reason, rich.reason, new.reason) if text) or None,
             }
         )
     return pa.Table.from_pylist(rows, schema=_UNSEEN)

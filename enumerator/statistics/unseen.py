@@ -50,6 +50,10 @@ def _times(hits: NDArray[np.int64], times: int) -> int:
     return int((hits == times).sum())
 
 
+def _hit_once(minima: int) -> str:
+    return f"{minima} {'minimum was' if minima == 1 else 'minima were'} hit once"
+
+
 def missing_mass(
     hits: ArrayLike, starts: int, held_out: tuple[int, int] | None = None, confidence: float = 0.95
 ) -> MissingMass:
@@ -86,14 +90,16 @@ class Richness:
     """How many minima there are, at least: `observed`, and two estimates of a lower bound.
 
     `chao1_low` and `chao1_high` are the log-normal interval of `chao1`, that is of the lower bound: the number of
-    minima may lie anywhere above `chao1_low`. All are `observed` where at most one minimum was hit once.
+    minima may lie anywhere above `chao1_low`. Both are None, and `reason` says why, where at most one minimum was hit
+    once: `chao1` is `observed` then, and nothing tells how far off.
     """
 
     observed: int
     chao1: float
-    chao1_low: float
-    chao1_high: float
+    chao1_low: float | None
+    chao1_high: float | None
     ichao1: float
+    reason: str | None
 
 
 def richness(hits: ArrayLike, starts: int, confidence: float = 0.95) -> Richness:
@@ -106,15 +112,19 @@ def richness(hits: ArrayLike, starts: int, confidence: float = 0.95) -> Richness
     f1, f2, f3, f4 = (_times(found, times) for times in (1, 2, 3, 4))
     observed = len(found)
     extra = f1 * (f1 - 1) / (2 * (f2 + 1))
-    low = high = float(observed)
+    low = high = None
+    reason = f"no interval of Chao1: {_hit_once(f1)}, 2 are needed"
     if extra > 0:
+        reason = None
         spread = math.exp(
             normal_quantile(confidence) * math.sqrt(math.log1p(_chao1_variance(f1, f2, observed + extra) / extra**2))
         )
         low, high = observed + extra / spread, observed + extra * spread
-    f4 = f4 or 1
-    more = (starts - 3) / (4 * starts) * f3 / f4 * max(f1 - (starts - 3) / (2 * (starts - 1)) * f2 * f3 / f4, 0)
-    return Richness(observed, observed + extra, low, high, observed + extra + (more if starts > 3 else 0.0))
+    more = 0.0
+    if starts > 3:
+        ratio = f3 / (f4 or 1)
+        more = (starts - 3) / (4 * starts) * ratio * max(f1 - (starts - 3) / (2 * (starts - 1)) * f2 * ratio, 0)
+    return Richness(observed, observed + extra, low, high, observed + extra + more, reason)
 
 
 def _chao1_variance(f1: int, f2: int, chao1: float) -> float:
@@ -176,7 +186,8 @@ def _missed(hits: NDArray[np.int64], starts: int, size: int) -> NDArray[np.float
 class NewMinima:
     """Minima that so many more starts would find: expected, and an interval for what they find.
 
-    All None beyond `limit`, the number of further starts up to which hits tell anything about it.
+    All None beyond `limit`, the number of further starts up to which hits tell anything about it; the ends are None
+    too where too few minima were hit too seldom to tell how many are left. `reason` says which.
     """
 
     more: int
@@ -184,6 +195,7 @@ class NewMinima:
     low: float | None
     high: float | None
     limit: int
+    reason: str | None = None
 
 
 def new_minima(hits: ArrayLike, starts: int, more: int, confidence: float = 0.95) -> NewMinima:
@@ -199,7 +211,7 @@ def new_minima(hits: ArrayLike, starts: int, more: int, confidence: float = 0.95
         raise InputError(f"`more` must be a whole number >= 0, got {more}.")
     limit = int(starts * math.log(starts))
     if more > limit:
-        return NewMinima(more, None, None, None, limit)
+        return NewMinima(more, None, None, None, limit, f"no prediction beyond {limit:,} further starts")
     t = more / starts
     # Between a half and twice as many starts the length of the paper grows without bound; what is there is enough.
     trials = 1 + int(0.5 * math.log2(starts * (t * t / (t - 1) if t > 2 else 4)))
@@ -209,4 +221,8 @@ def new_minima(hits: ArrayLike, starts: int, more: int, confidence: float = 0.95
     expected = float((weights * counts).sum())
     variance = float((weights**2 * counts).sum()) + max(expected, 0.0)
     half = normal_quantile(confidence) * math.sqrt(variance)
+    if more and expected + half <= 0:
+        # Not that none is left: the series has nothing to go by, and its own error is none.
+        reason = f"no interval of new minima: {_hit_once(counts[0])}, too few to tell"
+        return NewMinima(more, max(expected, 0.0), None, None, limit, reason)
     return NewMinima(more, max(expected, 0.0), max(expected - half, 0.0), max(expected + half, 0.0), limit)
