@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import typer
 
-from cluster.driver import RunSummary, StopSignals, check_request, run_campaign
+from cluster.driver import RunSummary, StoppedError, StopSignals, check_request, run_campaign
 from cluster.grid_display import GridDisplay
 from cluster.inputs import FILES, Request, nearly_symmetric, request
 from cluster.options import say
@@ -92,11 +93,14 @@ class GridSummary:
     requests: tuple[Request, ...]
     summaries: tuple[RunSummary, ...]
     seconds: float
+    # Whether a signal came, also between two campaigns.
+    signalled: bool = False
 
     @property
     def interrupted(self) -> bool:
         """Whether a signal cut it short."""
-        return any(summary.interrupted for summary in self.summaries)
+        is_cut = len(self.summaries) < len(self.requests) and self.signalled
+        return is_cut or any(summary.interrupted for summary in self.summaries)
 
     @property
     def timed_out(self) -> bool:
@@ -144,9 +148,13 @@ def run_grid(
     device = _check(requests, workers, device, address)
     began, summaries = time.monotonic(), list[RunSummary]()
     titled = [(_title(wanted), wanted) for wanted in requests]
-    # The signals before Ray: an interrupt in its midst would leave half of it running.
-    with GridDisplay(progress, titled) as shown, StopSignals() as stop, ray_session(address, workers, device):
-        stop.arm()
+    session = ray_session(address, workers, device)
+    with (
+        GridDisplay(progress, titled) as shown,
+        StopSignals() as stop,
+        suppress(StoppedError),
+        stop.entering(session),
+    ):
         for position, wanted in enumerate(requests):
             left = None if time_limit is None else time_limit - (time.monotonic() - began)
             if stop.asked or (left is not None and left <= 0):
@@ -166,7 +174,7 @@ def run_grid(
             summaries.append(summary)
             if summary.interrupted or summary.timed_out:
                 break
-    return GridSummary(tuple(requests), tuple(summaries), time.monotonic() - began)
+    return GridSummary(tuple(requests), tuple(summaries), time.monotonic() - began, stop.asked)
 
 
 def _check(requests: list[Request], workers: int | None, device: str, address: str | None) -> str:
