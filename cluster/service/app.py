@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cluster.service import control, tables
+from cluster.service.bodies import InvalidError
 from cluster.service.limits import Limits
 from cluster.service.metrics import Metrics
 from cluster.service.readers import AnswerError, Nursery, Readers
@@ -44,8 +45,11 @@ class State:
         self.catalogue = Catalogue(address)
         self.nursery = Nursery(address)
         self.readers = Readers(self.nursery, limits, limits.readers, limits.query_seconds, limits.reader_bytes)
-        # Identification compiles and computes for longer: in a process of its own, so that it holds up nobody.
-        self.identifier = Readers(self.nursery, limits, 1, limits.identify_seconds, limits.identify_bytes)
+        # Identification compiles and computes for longer: in processes of its own, so that it holds up nobody, and that
+        # of a large network no small one.
+        seconds, memory = limits.identify_seconds, limits.identify_bytes
+        self.identifiers = Readers(self.nursery, limits, limits.identifiers, seconds, memory)
+        self.large_identifiers = Readers(self.nursery, limits, 1, limits.identify_large_seconds, memory)
         self._clock, self._lock = Clock(self.catalogue.store), asyncio.Lock()
         self._token, self._read_at = "", -STALE_SECONDS
 
@@ -77,12 +81,14 @@ def create_app(
         state.nursery.start()
         try:
             await state.readers.start()
-            await state.identifier.start()
+            await state.identifiers.start()
+            await state.large_identifiers.start()
             yield
         finally:
             await asyncio.to_thread(state.runs.close)
             await state.readers.close()
-            await state.identifier.close()
+            await state.identifiers.close()
+            await state.large_identifiers.close()
             state.nursery.close()
 
     app = FastAPI(
@@ -114,7 +120,15 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _our_error(_: Request, error: Exception) -> JSONResponse:
-    status = 400 if isinstance(error, InputError) else 503 if isinstance(error, CatalogueError) else 500
+    status = (
+        422
+        if isinstance(error, InvalidError)
+        else 400
+        if isinstance(error, InputError)
+        else 503
+        if isinstance(error, CatalogueError)
+        else 500
+    )
     return _told(status, str(error))
 
 

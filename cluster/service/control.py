@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-from typing import Annotated, Any
+import json
+from typing import Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from cluster.service.limits import MOST_NEURONS
+from cluster.service.bodies import described
 from cluster.service.readers import AnswerError
-from cluster.service.runs import REFUSED, BusyError
+from cluster.service.runs import BusyError
+from cluster.service.settings import settings_schema
 from cluster.service.tables import ERROR, ERRORS
-from enumerator.tables import campaign_file_schema
 
 router = APIRouter()
 
@@ -30,39 +30,19 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _settings_schema() -> dict[str, Any]:
-    """What a campaign file may hold, with matrices in the place of files; of one campaign."""
-    schema = copy.deepcopy(campaign_file_schema())
-    properties = schema["properties"]
-    for name in REFUSED:
-        properties.pop(name)
-    for name in ("students", "teachers"):
-        properties[name]["maximum"] = MOST_NEURONS
-    matrix = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-    properties["T"] = {**matrix, "description": "Teacher overlaps (M, M); orthonormal teachers if not given."}
-    for name, shape in (("Q", "(n, K, K)"), ("R", "(n, K, M)")):
-        properties[name] = {"type": "array", "items": matrix, "description": f"Given initial overlaps {shape}."}
-    return {key: schema[key] for key in ("type", "additionalProperties", "required", "properties")}
-
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": _settings_schema(),
-                "example": {"students": 9, "teachers": 9, "starts": 1000, "seed": 0},
-            }
-        },
-    }
-}
-
-
-@router.post("/campaigns", tags=["campaigns"], status_code=202, responses={**_TAKEN, **ERRORS}, openapi_extra=_BODY)
-async def start(request: Request, settings: Annotated[dict[str, Any], Body()]) -> JSONResponse:
+@router.post(
+    "/campaigns",
+    tags=["campaigns"],
+    status_code=202,
+    responses={**_TAKEN, **ERRORS},
+    openapi_extra=described(settings_schema()),
+)
+async def start(request: Request) -> JSONResponse:
     """Run a campaign, described as in a campaign file; the same request again resumes it, or extends it."""
+    state, body = request.app.state.enumerator, await request.body()
+    wanted = json.loads(await (await state.readers.ask({"op": "campaign"}, body)).whole())
     try:
-        stands = await asyncio.to_thread(request.app.state.enumerator.runs.start, settings)
+        stands = await asyncio.to_thread(state.runs.start, wanted["campaign_id"], wanted["starts"], body)
     except BusyError as error:
         raise AnswerError(409, str(error)) from None
     where = f"{request.scope['root_path']}/campaigns/{stands['campaign_id']}"

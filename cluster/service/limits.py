@@ -32,10 +32,12 @@ class Limits:
     query_seconds: that one query computes, and that each WINDOW of a stream of starts does; the time that
         the reader of an answer takes is not counted.
     query_bytes: memory of the queries of one process.
-    identify_seconds, identify_bytes: of one identification, which compiles and follows a flow.
+    identify_seconds, identify_bytes: of one identification, which compiles and follows a flow; identify_large_seconds:
+        where a layer has more than small_neurons.
     idle_seconds: a reader of an answer that takes nothing for so long has gone.
     wait_seconds: until a process is free to answer.
     readers: processes that answer queries, each one at a time; `waiting` requests may wait for one.
+    identifiers: processes that identify small networks; one more is there for large ones.
     """
 
     body_bytes: int = 8 * 2**20
@@ -45,11 +47,14 @@ class Limits:
     json_rows: int = 10_000
     query_seconds: float = 10.0
     query_bytes: int = 2**30
-    identify_seconds: float = 120.0
+    identify_seconds: float = 60.0
+    identify_large_seconds: float = 120.0
+    small_neurons: int = 32
     identify_bytes: int = 4 * 2**30
     idle_seconds: float = 60.0
     wait_seconds: float = 30.0
     readers: int = 3
+    identifiers: int = 2
     waiting: int = 64
 
     @property

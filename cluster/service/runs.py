@@ -11,10 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cluster.inputs import Request, as_toml, check_settings, request
-from cluster.service.limits import MOST_NEURONS
+from cluster.service.run import BODY
 from enumerator.errors import InputError
 
 # Lines of what a run says that are kept.
@@ -23,14 +20,6 @@ LINES = 500
 PATIENCE = 60.0
 # Campaigns that may run at once; each takes all cores that it is given.
 MOST_RUNS = 1
-# What stands for the files of a campaign file: matrices, in the request itself.
-MATRICES = ("T", "Q", "R")
-# Settings of a campaign file that a request cannot have, and why.
-REFUSED = {
-    "teacher": "names a file, which a request cannot: send T",
-    "initial": "names a file, which a request cannot: send Q and R",
-    "grid": "makes many campaigns of one file, and a request starts one: send a request for each",
-}
 
 
 class Runs:
@@ -49,18 +38,18 @@ class Runs:
         """How many are at work."""
         return sum(run.is_alive for run in self._runs.values())
 
-    def start(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Run a campaign, unless it runs already; how it stands. Raises InputError for settings that cannot be."""
-        with tempfile.TemporaryDirectory(prefix="enumerator-request-") as folder:
-            wanted = read_request(settings, Path(folder))
-        name = wanted.campaign.id
+    def start(self, name: str, starts: int, body: bytes) -> dict[str, Any]:
+        """Run the campaign `name` that the body of a request describes, unless it runs already; how it stands.
+
+        `starts` are those that it is to have.
+        """
         with self._lock:
             run = self._runs.get(name)
             if run is None or not run.is_alive:
                 if self.running >= self._most:
                     at_work = ", ".join(key for key, run in self._runs.items() if run.is_alive)
                     raise BusyError(f"{at_work} is running: wait for its end, or cancel it.")
-                self._runs[name] = _Run(settings, self._address, self._arguments, wanted.starts)
+                self._runs[name] = _Run(body, self._address, self._arguments, starts)
         return self.status(name) or {}
 
     def status(self, name: str) -> dict[str, Any] | None:
@@ -92,54 +81,19 @@ class BusyError(InputError):
     """As many campaigns run as may run at once."""
 
 
-def read_request(settings: dict[str, Any], folder: Path) -> Request:
-    """The campaign that a request describes, by way of files in `folder`. Raises InputError."""
-    return request(_as_file(settings, folder))
-
-
-def _as_file(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings as a campaign file has them: matrices in files. Raises InputError."""
-    settings = dict(settings)
-    for name, reason in REFUSED.items():
-        if name in settings:
-            raise InputError(f"`{name}` {reason}.")
-    for name in ("students", "teachers"):
-        # A number with a point counts as well: to the schema 1e9 is a whole number.
-        if isinstance(settings.get(name), int | float) and settings[name] > MOST_NEURONS:
-            raise InputError(f"`{name}` must be at most {MOST_NEURONS} here, got {settings[name]}.")
-    matrices = {name: _array(name, settings.pop(name)) for name in MATRICES if name in settings}
-    check_settings(settings, "the request")
-    if "T" in matrices:
-        np.save(folder / "T.npy", matrices["T"])
-        settings["teacher"] = str(folder / "T.npy")
-    if "Q" in matrices or "R" in matrices:
-        if not {"Q", "R"} <= set(matrices):
-            raise InputError("given starts need both Q and R.")
-        np.savez(folder / "initial.npz", Q=matrices["Q"], R=matrices["R"])
-        settings["initial"] = str(folder / "initial.npz")
-    return settings
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.array(value, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"`{name}` must hold numbers, in lists of one length.") from None
-
-
 class _Run:
     """One process, and what it has said."""
 
-    def __init__(self, settings: dict[str, Any], address: str, arguments: tuple[str, ...], starts: int) -> None:
+    def __init__(self, body: bytes, address: str, arguments: tuple[str, ...], starts: int) -> None:
         self.cancelled = False
         self.said: deque[str] = deque(maxlen=LINES)
         self._progress: dict[str, Any] = {"done": 0, "asked": starts}
         self._folder = tempfile.TemporaryDirectory(prefix="enumerator-run-")
         folder = Path(self._folder.name)
-        (folder / "campaign.toml").write_text(as_toml(_as_file(settings, folder)), encoding="utf-8")
+        (folder / BODY).write_bytes(body)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "cluster.service.run", "run", str(folder / "campaign.toml")),
+                *(sys.executable, "-m", "cluster.service.run", str(folder)),
                 *("--starts", str(starts), "--catalogue", address, "--progress", "json", *arguments),
                 *("--format", "csv"),
             ],

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
 from cluster.service import metrics
+from cluster.service.bodies import Network, described, read_as
 from cluster.service.formats import MEDIA_TYPES, choose_media_type
-from cluster.service.limits import MOST_NEURONS
 from cluster.service.readers import Answer, AnswerError
 from cluster.statistics_commands import misplaced
 from enumerator.selection import Selection, output_schema
@@ -31,7 +31,8 @@ Format = Literal["json", "csv", "arrow", "parquet"]
 Statistic = Literal["frequencies", "unseen", "accumulation", "distributions", "comparison", "trend"]
 _WHOLE = 2**53
 _LIST = 10_000
-Matrix = Annotated[list[list[float]], Field(max_length=MOST_NEURONS)]
+# Bytes of the body of a statement: each of its characters may be two escapes of six.
+_STATEMENT_BYTES = 2**17
 # How errors and tables look, for the description of the interface.
 ERROR = {
     "application/json": {
@@ -178,25 +179,6 @@ class SqlQuery(_Form):
     ]
 
 
-class Network(BaseModel):
-    """Overlaps Q (K, K), R (K, M) in reduced units, or weights W (K, d) with teachers V (M, d) or orthonormal ones."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"example": {"Q": [[1.0, 0.1], [0.1, 1.0]], "R": [[0.9, 0.0], [0.1, 0.8]], "teachers": 2}},
-    )
-
-    Q: Matrix | None = None
-    R: Matrix | None = None
-    T: Annotated[Matrix | None, Field(description="Teacher overlaps; orthonormal teachers if not given.")] = None
-    W: Matrix | None = None
-    V: Matrix | None = None
-    teachers: Annotated[int | None, Field(ge=1, le=MOST_NEURONS, description="M, orthonormal teachers.")] = None
-    landscape: Annotated[str | None, Field(max_length=100, description="Or a landscape of the catalogue, an id.")] = (
-        None
-    )
-
-
 class Parts(StreamingResponse):
     """An answer that streams; it is stopped if its reader goes, or takes nothing for too long."""
 
@@ -329,15 +311,26 @@ async def sql(request: Request, query: Annotated[SqlQuery, Query()]) -> Response
     return await _answer(request, query, {"op": "sql", "query": query.query})
 
 
-@router.post("/sql", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
-async def sql_in_body(request: Request, body: SqlQuery) -> Response:
+@router.post(
+    "/sql",
+    tags=["tables"],
+    responses={**TABLE, **ERRORS},
+    response_class=JSONResponse,
+    openapi_extra=described(SqlQuery.model_json_schema()),
+)
+async def sql_in_body(request: Request) -> Response:
     """The same with the statement in the body."""
-    return await _answer(request, body, {"op": "sql", "query": body.query})
+    body = await request.body()
+    if len(body) > _STATEMENT_BYTES:
+        raise AnswerError(413, f"a statement may have {_STATEMENT_BYTES:,} bytes at most with all around it.")
+    asked = read_as(SqlQuery, body)  # as small as the head of a request
+    return await _answer(request, asked, {"op": "sql", "query": asked.query})
 
 
-@router.post("/identify", tags=["tables"], responses=ERRORS)
-async def identify(request: Request, body: Network) -> dict[str, Any]:
+@router.post("/identify", tags=["tables"], responses=ERRORS, openapi_extra=described(Network.model_json_schema()))
+async def identify(request: Request) -> Response:
     """Which minimum a network is at, or near, how far away, and where the gradient flow takes it."""
-    state = request.app.state.enumerator
-    asked = {"op": "identify", "body": body.model_dump(exclude_none=True)}
-    return json.loads(await (await state.identifier.ask(asked)).whole())
+    state, body = request.app.state.enumerator, await request.body()
+    size = json.loads(await (await state.readers.ask({"op": "network"}, body)).whole())
+    identifiers = state.identifiers if size["neurons"] <= state.limits.small_neurons else state.large_identifiers
+    return Response(await (await identifiers.ask({"op": "identify"}, body)).whole(), media_type="application/json")
