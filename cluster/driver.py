@@ -78,7 +78,7 @@ def run_campaign(
     count = _Count(catalogue, campaign, starts)
     interrupted = timed_out = False
     if missing_shards(starts, starts, catalogue.done(campaign.id)):
-        shown = display(progress, campaign.id) if isinstance(progress, str) else progress
+        shown = display(progress, campaign) if isinstance(progress, str) else progress
         try:
             with StopSignals() as stop, stop.entering(ray_session(address, workers, device)):
                 elastic = workers is None and address is not None

@@ -22,6 +22,7 @@ from cluster.options import say
 from cluster.output import write_table
 from cluster.session import ray_session
 from cluster.usage import program
+from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.tables import campaign_file_schema
@@ -126,6 +127,7 @@ class GridSummary:
                     "starts": tally.done if tally else 0,
                     "minima": tally.minima if tally else 0,
                     "unfinished": tally.unfinished if tally else 0,
+                    "campaign_name": name_of(wanted.campaign),
                     "campaign_id": wanted.campaign.id,
                 }
             )
@@ -147,7 +149,7 @@ def run_grid(
     """
     device = _check(requests, workers, device, address)
     began, summaries = time.monotonic(), list[RunSummary]()
-    titled = [(_title(wanted), wanted) for wanted in requests]
+    titled = [(name_of(wanted.campaign), wanted) for wanted in requests]
     session = ray_session(address, workers, device)
     with (
         GridDisplay(progress, titled) as shown,
@@ -182,11 +184,6 @@ def _check(requests: list[Request], workers: int | None, device: str, address: s
     for wanted in requests:
         device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
     return device
-
-
-def _title(wanted: Request) -> str:
-    landscape, dynamics = wanted.campaign.landscape, wanted.campaign.dynamics
-    return f"K={landscape.students} M={landscape.teachers} {landscape.activation} {dynamics.name}"
 
 
 def run_file(

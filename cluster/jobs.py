@@ -35,7 +35,7 @@ NAME_SECONDS = 10.0
 # What `status` tells of a job.
 STATUS = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("job", "status", "campaign_id", "catalogue")),
+        *(pa.field(name, pa.string()) for name in ("job", "status", "campaign_id", "campaign_name", "catalogue")),
         *(pa.field(name, pa.int64()) for name in ("done", "asked")),
         *(pa.field(name, pa.float64()) for name in ("rate", "seconds_left")),
         *(pa.field(name, pa.int64()) for name in ("minima", "unfinished")),
@@ -220,7 +220,8 @@ def _progress(logs: str, asked: int) -> dict[str, Any]:
     found = {name: sum(line[name] for line in last) for name in ("done", "minima", "unfinished")}
     rate = lines[-1]["rate"]
     left = None if not rate else round(max(asked - found["done"], 0) / rate, 1)
-    return {"campaign_id": lines[-1]["campaign_id"], "asked": asked, "rate": rate, "seconds_left": left, **found}
+    named = {name: lines[-1].get(name) for name in ("campaign_id", "campaign_name")}
+    return {**named, "asked": asked, "rate": rate, "seconds_left": left, **found}
 
 
 def logs(address: str, job: str) -> str:

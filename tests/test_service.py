@@ -59,6 +59,9 @@ SELECTIONS = [
     {"campaign": make_campaign(seed=1).id},
     {"where": "loss > 0.1 and loss < 0.3", "limit": 7, "offset": 3},
     {"dynamics": "newton"},
+    {"campaign": "relu.3.2.flow.d10.s1"},
+    {"dimension": 10, "scale": 1.0, "seed": 0},
+    {"scale": 0.5},
 ]
 
 

@@ -14,11 +14,13 @@ from cluster.service.readers import AnswerError
 from cluster.service.runs import BusyError
 from cluster.service.settings import settings_schema
 from cluster.service.tables import ERROR, ERRORS
+from enumerator.errors import InputError
 
 router = APIRouter()
 
 _STATUS = {
-    "campaign_id": "c-5345c825919c86a2", "status": "running", "done": 512, "asked": 1000, "rate": 84.2,
+    "campaign_id": "c-5345c825919c86a2", "campaign_name": "relu.9.9.flow.d1000.s0", "status": "running",
+    "done": 512, "asked": 1000, "rate": 84.2,
     "seconds_left": 5.8, "minima": 3, "unfinished": 0,
 }  # fmt: skip
 _STANDS: dict[int | str, dict[str, Any]] = {
@@ -41,8 +43,9 @@ async def start(request: Request) -> JSONResponse:
     """Run a campaign, described as in a campaign file; the same request again resumes it, or extends it."""
     state, body = request.app.state.enumerator, await request.body()
     wanted = json.loads(await (await state.readers.ask({"op": "campaign"}, body)).whole())
+    names = wanted["campaign_id"], wanted["campaign_name"]
     try:
-        stands = await asyncio.to_thread(state.runs.start, wanted["campaign_id"], wanted["starts"], body)
+        stands = await asyncio.to_thread(state.runs.start, names, wanted["starts"], body)
     except BusyError as error:
         raise AnswerError(409, str(error)) from None
     where = f"{request.scope['root_path']}/campaigns/{stands['campaign_id']}"
@@ -63,14 +66,14 @@ async def status(name: str, request: Request) -> dict[str, Any]:
 
 def _stored(catalogue: Any, name: str) -> dict[str, Any] | None:
     """How a campaign stands that this service does not run, from what is stored."""
-    row = catalogue.campaign_table.row(name)
-    if row is None:
+    columns = "campaign_id,campaign_name,status,starts"
+    try:
+        (row,) = catalogue.campaigns(campaign=name, columns=columns).to_pylist()
+    except InputError:
         return None
-    minima = catalogue.minima(campaign=name, columns="minimum_id").num_rows
-    stored = catalogue.campaigns(campaign=name, columns="starts")["starts"][0].as_py()
-    return {"campaign_id": name, "status": "stored" if row["status"] == "running" else row["status"]} | {
-        "done": stored, "minima": minima,
-    }  # fmt: skip
+    minima = catalogue.minima(campaign=row["campaign_id"], columns="minimum_id").num_rows
+    status = "stored" if row["status"] == "running" else row["status"]
+    return row | {"status": status, "minima": minima, "done": row.pop("starts")}
 
 
 @router.get("/campaigns/{name}/logs", tags=["campaigns"], response_class=PlainTextResponse, responses=ERRORS)

@@ -38,6 +38,7 @@ from cluster.service.settings import read_request
 from cluster.service.view import GoneError, Moments, View
 from cluster.statistics_commands import computed
 from enumerator import query
+from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
 from enumerator.orbits import with_orbit_size
@@ -202,7 +203,8 @@ def _identification(atlas: Catalogue, body: bytes) -> dict[str, Any]:
 def _campaign(_: Catalogue, body: bytes) -> dict[str, Any]:
     """The campaign that a body describes, and how many starts it is to have."""
     wanted = read_request(body)
-    return {"campaign_id": wanted.campaign.id, "starts": wanted.starts}
+    named = {"campaign_id": wanted.campaign.id, "campaign_name": name_of(wanted.campaign)}
+    return named | {"starts": wanted.starts}
 
 
 # What is computed from a body alone, and from no moment of the catalogue.

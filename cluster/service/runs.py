@@ -38,33 +38,38 @@ class Runs:
         """How many are at work."""
         return sum(run.is_alive for run in self._runs.values())
 
-    def start(self, name: str, starts: int, body: bytes) -> dict[str, Any]:
-        """Run the campaign `name` that the body of a request describes, unless it runs already; how it stands.
+    def start(self, names: tuple[str, str], starts: int, body: bytes) -> dict[str, Any]:
+        """Run the campaign that the body of a request describes, unless it runs already; how it stands.
 
-        `starts` are those that it is to have.
+        `names` are its id and its name, `starts` those that it is to have.
         """
+        name = names[0]
         with self._lock:
             run = self._runs.get(name)
             if run is None or not run.is_alive:
                 if self.running >= self._most:
                     at_work = ", ".join(key for key, run in self._runs.items() if run.is_alive)
                     raise BusyError(f"{at_work} is running: wait for its end, or cancel it.")
-                self._runs[name] = _Run(body, self._address, self._arguments, starts)
-        return self.status(name) or {}
+                self._runs[name] = _Run(names, body, self._address, self._arguments, starts)
+        return self._runs[name].status()
 
     def status(self, name: str) -> dict[str, Any] | None:
         """How a campaign stands that was started here; None for any other."""
-        run = self._runs.get(name)
-        return None if run is None else {"campaign_id": name, **run.status()}
+        run = self._named(name)
+        return None if run is None else run.status()
+
+    def _named(self, name: str) -> _Run | None:
+        """The run of a campaign, by its id or its name."""
+        return self._runs.get(name) or next((run for run in self._runs.values() if run.names[1] == name), None)
 
     def logs(self, name: str) -> str | None:
         """What a run has said last, its progress left out."""
-        run = self._runs.get(name)
+        run = self._named(name)
         return None if run is None else "".join(f"{line}\n" for line in list(run.said))
 
     def cancel(self, name: str) -> bool:
         """Ask a run to stop, after the shard that it is storing; whether there is one."""
-        run = self._runs.get(name)
+        run = self._named(name)
         if run is None or not run.is_alive:
             return False
         run.cancelled = True
@@ -84,8 +89,12 @@ class BusyError(InputError):
 class _Run:
     """One process, and what it has said."""
 
-    def __init__(self, body: bytes, address: str, arguments: tuple[str, ...], starts: int) -> None:
+    def __init__(
+        self, names: tuple[str, str], body: bytes, address: str, arguments: tuple[str, ...], starts: int
+    ) -> None:
         self.cancelled = False
+        # The id and the name of the campaign.
+        self.names = names
         self.said: deque[str] = deque(maxlen=LINES)
         self._progress: dict[str, Any] = {"done": 0, "asked": starts}
         self._folder = tempfile.TemporaryDirectory(prefix="enumerator-run-")
@@ -110,7 +119,7 @@ class _Run:
         for line in self.process.stderr:
             try:
                 told = json.loads(line)
-                self._progress = {key: value for key, value in told.items() if key != "campaign_id"}
+                self._progress = {key: value for key, value in told.items() if not key.startswith("campaign_")}
             except (ValueError, AttributeError):
                 self.said.append(line.rstrip("\n"))
         self.process.wait()
@@ -122,14 +131,15 @@ class _Run:
         return self.process.poll() is None
 
     def status(self) -> dict[str, Any]:
-        """Where it stands: running, complete, cancelled or failed, its progress, and why it failed."""
+        """Which it is, and where it stands: running, complete, cancelled or failed, its progress, why it failed."""
         code = self.process.poll()
         if code is None:
             status = "cancelling" if self.cancelled else "running"
         else:
             status = "complete" if code == 0 else "cancelled" if self.cancelled else "failed"
         error = self.said[-1] if status == "failed" and self.said else None
-        return {"status": status, **self._progress} | ({"error": error} if error else {})
+        named = dict(zip(("campaign_id", "campaign_name"), self.names, strict=True))
+        return {**named, "status": status, **self._progress} | ({"error": error} if error else {})
 
     def end(self) -> None:
         """Stop it; wait for it."""

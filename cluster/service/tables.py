@@ -57,7 +57,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "The catalogue cannot be read.",
     }.items()
 }
-_ROW = {"label": "relu.9.9.0374890", "loss": 0.0374889628, "hits": 9, "starts": 2000, "frequency": 0.0045}
+_ROW = {
+    "label": "relu.9.9.0374890", "loss": 0.0374889628, "hits": 9, "starts": 2000, "frequency": 0.0045,
+    "campaign_names": "relu.9.9.flow.d1000.s0",
+}  # fmt: skip
 _SHARE = {
     "students": 9, "teachers": 9, "outcome": "converged", "anti_aligned": 0, "hits": 1210, "starts": 2000,
     "frequency": 0.605, "exact_low": 0.5832, "exact_high": 0.6265,
@@ -101,13 +104,20 @@ class _Selected(_Form):
     activation: Annotated[str | None, Field(max_length=100, description="Only landscapes with this activation.")] = None
     landscape: Annotated[str | None, Field(max_length=100, description="Only this landscape, an id.")] = None
     dynamics: Annotated[str | None, Field(max_length=100, description="Only campaigns with this dynamics.")] = None
+    dimension: Annotated[
+        int | None, Field(ge=0, le=_WHOLE, description="Only campaigns with this input dimension.", examples=[1000])
+    ] = None
+    scale: Annotated[
+        float | None, Field(gt=0, allow_inf_nan=False, description="Only campaigns with this scale of the weights.")
+    ] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Only campaigns with this seed.")] = None
 
 
 class TableQuery(_Selected):
     """Which rows and columns, in which order."""
 
     campaign: Annotated[
-        str | None, Field(max_length=100, description="Only this campaign, an id; hits count in it.")
+        str | None, Field(max_length=200, description="Only this campaign, a name or an id; hits count in it.")
     ] = None
     where: Annotated[
         str | None,
@@ -140,7 +150,7 @@ class StatisticsQuery(_Selected):
     """Which starts, and how they are counted."""
 
     campaign: Annotated[
-        str | None, Field(max_length=_LIST, description="Only these campaigns, ids with commas between.")
+        str | None, Field(max_length=_LIST, description="Only these campaigns, names or ids with commas between.")
     ] = None
     where: Annotated[
         str | None,
