@@ -220,9 +220,10 @@ def test_what_is_enumerated_without_a_catalogue_has_the_same_columns(atlas):
     assert set(found.starts["campaign_name"].to_pylist()) == {"relu.2.2.flow.d10.s0"}
 
 
-def typed(capsys, *arguments):
+def typed(capsys, *arguments) -> tuple[int, str, str]:
     code = run_command([str(argument) for argument in arguments])
-    return code, *capsys.readouterr()
+    out, err = capsys.readouterr()
+    return code, out, err
 
 
 @pytest.mark.parametrize("columns", [(), ("--columns", "label,hits"), ("--columns", "starts,label")])
