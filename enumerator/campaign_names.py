@@ -143,14 +143,14 @@ def _stem(settings: Mapping[str, Any]) -> str:
     """The name without the seed."""
     landscape, dynamics, law = (settings[part] for part in ("landscape", "dynamics", "law"))
     slope = landscape.get("activation_slope")
-    parts = [
+    parts: list[str] = [
         landscape.get("activation", "relu") + ("" if slope is None else f"-{_number(slope)}"),
         f"{landscape['students']}.{landscape['teachers']}",
         *(landscape[name] for name in ("constraint", "second_layer") if name in landscape),
     ]
     if "T" in landscape:
         parts.append("T" + _teachers(landscape))
-    called = _SHORT.get(dynamics["name"], dynamics["name"])
+    called = _SHORT.get(dynamics["name"]) or dynamics["name"]
     parts.append("-".join([called, *(_number(dynamics[name]) for name in ("step", "flow_time") if name in dynamics)]))
     parts += _tolerances(settings["tolerances"])
     if "table" in law:

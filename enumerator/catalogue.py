@@ -156,8 +156,8 @@ class Catalogue:
         """The id of a campaign by its name, or by that. Raises InputError, with the nearest ones, if there is none."""
         if isinstance(name, str) and self.campaign_table.row(name) is not None:
             return name
-        (campaign_id,) = campaign_ids({"campaign": name}, self.datasets({"campaigns"})) or ()
-        return campaign_id
+        chosen = campaign_ids({"campaign": name}, self.datasets({"campaigns"})) or []
+        return chosen[0]
 
     def minima(self, **selection: Unpack[Selection]) -> pa.Table:
         """The minima selected (see `Selection`), with hits, starts and frequency in the campaigns selected.

@@ -65,7 +65,7 @@ def test_numbers_that_differ_in_the_last_digit_are_two_names():
 
 def test_teachers_with_the_same_digits_of_their_hash_are_told_apart():
     teachers = [2.6092987060546875, 2.917022705078125]
-    campaigns = [Campaign(Landscape(1, 1, T=[[t]]), seed=seed) for t in teachers for seed in (0, 1)]
+    campaigns = [Campaign(Landscape(1, 1, T=np.array([[t]])), seed=seed) for t in teachers for seed in (0, 1)]
     assert len({name_of(campaign) for campaign in campaigns}) == 2
     alone, together = with_names(stored(*campaigns[:2])), with_names(stored(*campaigns))
     assert alone["campaign_name"].to_pylist() == [f"relu.1.1.Te1293a6f.flow.d1000.s{seed}" for seed in (0, 1)]
