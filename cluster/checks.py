@@ -13,7 +13,7 @@ import typer
 from numpy.typing import NDArray
 
 from cluster.inputs import load_numpy
-from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
+from cluster.options import CampaignArgument, CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table
 from cluster.progress import Parts, duration_text
 from cluster.usage import program
@@ -34,9 +34,7 @@ TEACHERS_AGREE = 1e-5
 def add_commands(app: typer.Typer) -> None:
     """Enter the commands of this module."""
     app.command("verify", epilog="Example: enumerator verify atlas --sample 100")(_verify)
-    app.command("replay", epilog="Example: enumerator replay atlas c-5345c825919c86a2 17 -o trajectory.parquet")(
-        _replay
-    )
+    app.command("replay", epilog="Example: enumerator replay atlas relu.9.9.flow.d1000.s0 17 -o path.parquet")(_replay)
     app.command("identify", epilog="Example: enumerator identify atlas weights.npy --teachers 17")(_identify)
 
 
@@ -89,14 +87,14 @@ def _contents(atlas: Catalogue) -> str:
 
 def _to_run_again(atlas: Catalogue) -> str:
     """The campaigns that a repair has left with starts to solve."""
-    names = atlas.sql("select campaign_id from campaigns where status = 'running' order by all")
-    listed = ", ".join(names["campaign_id"].to_pylist())
+    names = atlas.sql("select campaign_name from campaigns where status = 'running' order by all")
+    listed = ", ".join(names["campaign_name"].to_pylist())
     return f" Not complete: {listed}. The same `enumerator run` again solves what is missing." if listed else ""
 
 
 def _replay(
     catalogue: CatalogueArgument,
-    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its id.")],
+    campaign: CampaignArgument,
     index: Annotated[int, typer.Argument(metavar="INDEX", help="Number of the start in it, from 0.")],
     format: FormatOption = None,
     output: OutputOption = None,
@@ -108,7 +106,7 @@ def _replay(
     atlas = Catalogue(catalogue)
     wanted = atlas.campaign(campaign)
     write_table(replay(wanted, index), "trajectory", format, output)
-    condition = f"campaign_id = {quoted(campaign)} and start_index = {index}"
+    condition = f"campaign_id = {quoted(wanted.id)} and start_index = {index}"
     columns = "outcome, coalesce(minimum_id, saddle_id) point, distance"
     stored = atlas.sql(f"select {columns} from starts where {condition}").to_pylist()
     if not stored:

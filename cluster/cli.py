@@ -16,15 +16,31 @@ import typer
 from cluster import checks, jobs_commands, serving, statistics_commands, upkeep
 from cluster.describe import describe
 from cluster.inputs import DEFAULT_STARTS, Request, duration, nearly_symmetric, read_campaign_file, request
-from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
+from cluster.options import (
+    ActivationOption,
+    CampaignArgument,
+    CatalogueArgument,
+    DimensionOption,
+    DynamicsOption,
+    FormatOption,
+    LandscapeOption,
+    OutputOption,
+    ScaleOption,
+    SeedOption,
+    StudentsOption,
+    TeachersOption,
+    say,
+)
 from cluster.output import choose_format, write_table, write_text
 from cluster.progress import DISPLAYS, check_display
 from cluster.usage import COMPLETE, print_version, program, usage_advice
 from enumerator.activations import ACTIVATIONS
+from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
 from enumerator.constraints import CONSTRAINTS
 from enumerator.errors import CatalogueError, InputError
 from enumerator.problem import DYNAMICS, SECOND_LAYER_LAWS, SECOND_LAYERS
+from enumerator.selection import COUNTED, counted_together
 from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
 
 if TYPE_CHECKING:
@@ -130,8 +146,8 @@ def run(
     that is being stored (exit code 130), and so does --time-limit, with exit code 0 and the minima found so far.
 
     --progress json prints an object on a line when there is news, at most once a second and at the end, and nothing
-    else but an error: campaign_id; done and asked, starts; rate, starts per second, and seconds_left, both null at
-    first; minima, distinct ones; unfinished, starts. A run that ends with done below asked was stopped.
+    else but an error: campaign_id and campaign_name; done and asked, starts; rate, starts per second, and seconds_left,
+    both null at first; minima, distinct ones; unfinished, starts. A run that ends with done below asked was stopped.
 
     A file with a table [grid] of lists, such as teachers = [6, 7, 8] and students = ["teachers", "teachers + 1"], is
     many campaigns: every combination, one after the other. What is printed then is a table of the campaigns.
@@ -178,7 +194,7 @@ def run(
     if summary.timed_out:
         tell(f"\nStopped after {time_limit}. {stored}; the same command goes on from there.")
     else:
-        tell(_closing(summary, catalogue, program(), found))
+        tell(_closing(summary, name_of(wanted.campaign), catalogue, program(), found))
 
 
 def _estimate(
@@ -199,15 +215,15 @@ def _estimate(
         write_table(found.table(), None, format, output)
 
 
-def _closing(summary: RunSummary, catalogue: str, command: str, found: pa.Table) -> str:
+def _closing(summary: RunSummary, name: str, catalogue: str, command: str, found: pa.Table) -> str:
     """What was done, where it lies, and what to type next."""
     tally = summary.tally
     done = f"Done in {summary.seconds:.0f} s" if tally.fresh else "Nothing was missing"
     lines = [
         f"\n{done}: {tally.text()}.",
-        f"The catalogue lies in {catalogue}; this is its campaign {summary.campaign_id}. What to type next:",
+        f"The catalogue lies in {catalogue}; this is its campaign {name} ({summary.campaign_id}). What to type next:",
         f"  {command} minima {quote(catalogue)} --format csv -o minima.csv",
-        f"  {command} starts {quote(catalogue)} --campaign {summary.campaign_id} --limit 10",
+        f"  {command} starts {quote(catalogue)} --campaign {name} --limit 10",
     ]
     if found.num_rows:
         lines.append(f"  {command} show {quote(catalogue)} {found['label'][0].as_py()}")
@@ -219,14 +235,17 @@ def _selecting(kind: str) -> Callable[..., None]:
 
     def command(
         catalogue: CatalogueArgument,
-        students: Annotated[int | None, typer.Option(help="Only landscapes with so many students.")] = None,
-        teachers: Annotated[int | None, typer.Option(help="Only landscapes with so many teachers.")] = None,
-        activation: Annotated[str | None, typer.Option(help="Only landscapes with this activation.")] = None,
-        landscape: Annotated[str | None, typer.Option(metavar="ID", help="Only this landscape.")] = None,
+        students: StudentsOption = None,
+        teachers: TeachersOption = None,
+        activation: ActivationOption = None,
+        landscape: LandscapeOption = None,
         campaign: Annotated[
-            str | None, typer.Option(metavar="ID", help="Only this campaign; hits count in it.")
+            str | None, typer.Option(metavar="NAME|ID", help="Only this campaign; hits count in it.")
         ] = None,
-        dynamics: Annotated[str | None, typer.Option(help="Only campaigns with this dynamics.")] = None,
+        dynamics: DynamicsOption = None,
+        dimension: DimensionOption = None,
+        scale: ScaleOption = None,
+        seed: SeedOption = None,
         where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns.")] = None,
         columns: Annotated[str | None, typer.Option(help="Columns to print, with commas between.")] = None,
         sort: Annotated[str | None, typer.Option(help="Columns to sort by; -loss is loss descending.")] = None,
@@ -237,11 +256,24 @@ def _selecting(kind: str) -> Callable[..., None]:
         choose_format(format, output)
         selection = {
             "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
-            "campaign": campaign, "dynamics": dynamics, "where": where, "columns": columns, "sort": sort,
-            "limit": limit,
+            "campaign": campaign, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
+            "where": where, "columns": columns, "sort": sort, "limit": limit,
         }  # fmt: skip
+        is_counted = kind in ("minima", "saddles")
+        if is_counted and columns is not None:
+            selection["columns"] = f"{columns},{','.join(COUNTED)}"
         table = getattr(Catalogue(catalogue), kind)(**selection)
+        unlike = counted_together(table) if is_counted else []
+        if is_counted and columns is not None:
+            asked = {name.strip() for name in columns.split(",")}
+            table = table.drop_columns([name for name in COUNTED if name not in asked])
         write_table(table, kind, format, output, all_columns=columns is not None)
+        if unlike:
+            named = ", ".join(unlike[:3]) + (f" and {len(unlike) - 3} more" if len(unlike) > 3 else "")
+            say(
+                f"note: no frequency where unlike campaigns are counted together: {named}. Choose by --campaign, "
+                f"--dynamics, --dimension or --scale; `{program()} stats {catalogue}` has the shares of each."
+            )
 
     return command
 
@@ -257,10 +289,12 @@ for _kind, (_help, _example) in _TABLES.items():
     app.command(_kind, help=_help, epilog=f"Example: enumerator {_kind} {_example}")(_selecting(_kind))
 
 
-@app.command("early-stops", epilog="Example: enumerator early-stops atlas c-5345c825919c86a2 --gradient-norm 1e-4")
+@app.command(
+    "early-stops", epilog="Example: enumerator early-stops atlas relu.18.17.flow.d1000.s0 --gradient-norm 1e-4"
+)
 def early(
     catalogue: CatalogueArgument,
-    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Id of the campaign.")],
+    campaign: CampaignArgument,
     gradient_norm: Annotated[
         float | None, typer.Option(help=f"A gradient norm to stop at: {_choices(GRADIENT_NORMS)}.")
     ] = None,

@@ -44,6 +44,7 @@ def _facts(minimum: dict[str, Any]) -> dict[str, str]:
     # Where no number is known that agrees with it, the stored logarithm.
     logarithm = minimum.get("orbit_size_log10")
     size = minimum.get("orbit_size") or ("-" if logarithm is None else f"10^{logarithm:.4f}")
+    found_by = minimum.get("first_campaign_name") or shown("first_campaign_id")
     facts = {
         "landscape": (
             f"K = {minimum['students']}, M = {minimum['teachers']}, {minimum['activation']}, "
@@ -63,11 +64,19 @@ def _facts(minimum: dict[str, Any]) -> dict[str, str]:
         "orbit size": size,
         "family": shown("family"),
         "second layer": shown("second_layer_weights"),
-        "frequency": f"{shown('frequency')} ({shown('hits')} of {shown('starts')} starts)",
-        "found by": f"{shown('first_campaign_id')}, {shown('created_at')} UTC, {shown('software')}",
+        "frequency": _frequency(minimum),
+        "found by": f"{found_by}, {shown('created_at')} UTC, {shown('software')}",
     }
     left_out = {"family": "family", "second layer": "second_layer_weights", "frequency": "hits"}
     return {name: fact for name, fact in facts.items() if minimum.get(left_out.get(name, ""), "") is not None}
+
+
+def _frequency(minimum: dict[str, Any]) -> str:
+    """The share of the starts; where their campaigns are not alike there is none, and the campaigns are named."""
+    counted = f"{format_value('', minimum.get('hits'))} of {format_value('', minimum.get('starts'))} starts"
+    if minimum.get("frequency") is None and minimum.get("starts"):
+        return f"none, as unlike campaigns are counted: {counted} of {minimum['campaign_names'].replace(',', ', ')}"
+    return f"{format_value('frequency', minimum.get('frequency'))} ({counted})"
 
 
 def _blocks(Q: NDArray[np.float64], R: NDArray[np.float64]) -> tuple[list[int], list[int]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,11 +78,9 @@ def run_campaign(
     count = _Count(catalogue, campaign, starts)
     interrupted = timed_out = False
     if missing_shards(starts, starts, catalogue.done(campaign.id)):
-        shown = display(progress, campaign.id) if isinstance(progress, str) else progress
+        shown = display(progress, campaign) if isinstance(progress, str) else progress
         try:
-            # Before Ray starts: an interrupt in its midst would leave half of it running.
-            with StopSignals() as stop, ray_session(address, workers, device):
-                stop.arm()  # Ray takes SIGTERM.
+            with StopSignals() as stop, stop.entering(ray_session(address, workers, device)):
                 elastic = workers is None and address is not None
                 count_of = _workers(workers, device, address)
                 size = shard_size or default_shard_size(starts, count_of, device == "gpu", quick(campaign))
@@ -94,6 +94,8 @@ def run_campaign(
                         timed_out = time_limit is not None and time.monotonic() - began >= time_limit
                     interrupted = pool.busy and stop.asked
                     timed_out = pool.busy and timed_out and not interrupted
+        except StoppedError:
+            interrupted = True
         finally:
             shown.close(count.tally)
     if not (interrupted or timed_out):
@@ -150,17 +152,37 @@ def _workers(wanted: int | None, device: str, address: str | None) -> int:
     return wanted or room
 
 
+class StoppedError(Exception):
+    """A signal came before there was anything to stop."""
+
+
 class StopSignals:
     """Ctrl-C and SIGTERM ask the run to stop, as long as the block lasts; a second one interrupts it on the spot."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self._at_once = False
         self._before: dict[int, Any] = {}
 
     def _ask(self, number: int, frame: object) -> None:
-        if self.asked:
+        if self.asked or self._at_once:
+            self.asked = True
             raise KeyboardInterrupt
         self.asked = True
+
+    @contextmanager
+    def entering(self, session: AbstractContextManager[None]) -> Iterator[None]:
+        """The block in a session of Ray. A signal while that starts ends it on the spot: StoppedError."""
+        with ExitStack() as stack:
+            self._at_once = True
+            try:
+                stack.enter_context(session)
+            except (KeyboardInterrupt, SystemExit) as error:  # the second is how Ray, which takes SIGTERM, ends
+                self.asked = True
+                raise StoppedError from error
+            finally:
+                self._at_once = False
+                self.arm()
+            yield
 
     def arm(self) -> None:
         """Take the signals, again if someone else took them; only the main thread can."""

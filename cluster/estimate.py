@@ -20,6 +20,7 @@ from pyarrow import parquet
 from cluster.machine import available_cores, available_gpus, compilation_cache
 from cluster.plan import LARGEST_SHARD, default_shard_size, missing_shards, quick
 from cluster.progress import duration_text
+from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
 from enumerator.enumeration import tabulate
 from enumerator.follow import follow_shard
@@ -52,6 +53,7 @@ class Estimate:
     """
 
     campaign_id: str
+    campaign_name: str
     asked: int
     done: int
     shards: int
@@ -75,12 +77,12 @@ class Estimate:
         """The same in words."""
         stored = f", {self.done:,} of them stored" if self.done else ""
         if not self.shards:
-            return f"Nothing is missing: all {self.asked:,} starts of {self.campaign_id} are stored."
+            return f"Nothing is missing: all {self.asked:,} starts of {self.campaign_name} are stored."
         workers = f"{self.workers} {'worker' if self.workers == 1 else 'workers'} on {self.device}"
         device = "" if self.device_bytes is None else f", {_bytes_text(self.device_bytes)} on each GPU"
         return "\n".join(
             [
-                f"{self.campaign_id}: {self.asked:,} starts{stored}.",
+                f"{self.campaign_name}: {self.asked:,} starts{stored}.",
                 f"  shards  {self.shards:,} of {self.shard_size:,} starts",
                 f"  time    about {duration_text(self.seconds)}: {duration_text(self.startup_seconds)} to start and "
                 f"compile, then {self.starts_per_second:.3g} starts/s, {workers}",
@@ -113,7 +115,8 @@ def estimate(
     shards = missing_shards(starts, size, done)
     count = sum(last - first for first, last in shards)
     if not shards:
-        return Estimate(campaign.id, starts, starts, 0, size, workers, device, 0, 0, 0, 0, None, 0, 0, 0)
+        names = campaign.id, name_of(campaign)
+        return Estimate(*names, starts, starts, 0, size, workers, device, 0, 0, 0, 0, None, 0, 0, 0)
     workers = min(workers, len(shards))
     _become_a_worker(device)
     speed = _measure(campaign, shards[0][0], starts, size, device)
@@ -124,6 +127,7 @@ def estimate(
     disk, compacted = _disk(speed.result, size, len(shards), count)
     return Estimate(
         campaign_id=campaign.id,
+        campaign_name=name_of(campaign),
         asked=starts,
         done=starts - count,
         shards=len(shards),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 import pyarrow as pa
 import typer
 
-from cluster.driver import RunSummary, StopSignals, check_request, run_campaign
+from cluster.driver import RunSummary, StoppedError, StopSignals, check_request, run_campaign
 from cluster.grid_display import GridDisplay
 from cluster.inputs import FILES, Request, nearly_symmetric, request
 from cluster.options import say
 from cluster.output import write_table
 from cluster.session import ray_session
 from cluster.usage import program
+from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.tables import campaign_file_schema
@@ -92,11 +94,14 @@ class GridSummary:
     requests: tuple[Request, ...]
     summaries: tuple[RunSummary, ...]
     seconds: float
+    # Whether a signal came, also between two campaigns.
+    signalled: bool = False
 
     @property
     def interrupted(self) -> bool:
         """Whether a signal cut it short."""
-        return any(summary.interrupted for summary in self.summaries)
+        is_cut = len(self.summaries) < len(self.requests) and self.signalled
+        return is_cut or any(summary.interrupted for summary in self.summaries)
 
     @property
     def timed_out(self) -> bool:
@@ -122,6 +127,7 @@ class GridSummary:
                     "starts": tally.done if tally else 0,
                     "minima": tally.minima if tally else 0,
                     "unfinished": tally.unfinished if tally else 0,
+                    "campaign_name": name_of(wanted.campaign),
                     "campaign_id": wanted.campaign.id,
                 }
             )
@@ -143,10 +149,14 @@ def run_grid(
     """
     device = _check(requests, workers, device, address)
     began, summaries = time.monotonic(), list[RunSummary]()
-    titled = [(_title(wanted), wanted) for wanted in requests]
-    # The signals before Ray: an interrupt in its midst would leave half of it running.
-    with GridDisplay(progress, titled) as shown, StopSignals() as stop, ray_session(address, workers, device):
-        stop.arm()
+    titled = [(name_of(wanted.campaign), wanted) for wanted in requests]
+    session = ray_session(address, workers, device)
+    with (
+        GridDisplay(progress, titled) as shown,
+        StopSignals() as stop,
+        suppress(StoppedError),
+        stop.entering(session),
+    ):
         for position, wanted in enumerate(requests):
             left = None if time_limit is None else time_limit - (time.monotonic() - began)
             if stop.asked or (left is not None and left <= 0):
@@ -166,7 +176,7 @@ def run_grid(
             summaries.append(summary)
             if summary.interrupted or summary.timed_out:
                 break
-    return GridSummary(tuple(requests), tuple(summaries), time.monotonic() - began)
+    return GridSummary(tuple(requests), tuple(summaries), time.monotonic() - began, stop.asked)
 
 
 def _check(requests: list[Request], workers: int | None, device: str, address: str | None) -> str:
@@ -174,11 +184,6 @@ def _check(requests: list[Request], workers: int | None, device: str, address: s
     for wanted in requests:
         device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
     return device
-
-
-def _title(wanted: Request) -> str:
-    landscape, dynamics = wanted.campaign.landscape, wanted.campaign.dynamics
-    return f"K={landscape.students} M={landscape.teachers} {landscape.activation} {dynamics.name}"
 
 
 def run_file(

@@ -44,7 +44,7 @@ class GridDisplay:
         """What shows the campaign at this position; its run calls it."""
         self.paces[position] = Pace()
         if self.name == "json":
-            self._lines[position] = JsonLines(sys.stderr, self.campaigns[position][1].campaign.id)
+            self._lines[position] = JsonLines(sys.stderr, self.campaigns[position][1].campaign)
             return self._lines[position]
         return {"bar": _Row, "lines": _Line}[self.name](self, position) if self.name != "none" else Silent()
 
@@ -64,7 +64,7 @@ class GridDisplay:
             print(f"{self.where(position)}: {tally.text()}", file=sys.stderr, flush=True)
 
     def where(self, position: int) -> str:
-        """2/11 K=7 M=7 relu gradient-flow"""
+        """2/11 relu.7.7.flow.d1000.s0"""
         return f"{position + 1}/{len(self.campaigns)} {self.campaigns[position][0]}"
 
     def table(self) -> Table:

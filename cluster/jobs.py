@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 # Our jobs are called so.
 PREFIX = "enumerator-"
-# Seconds in which the head of a cluster that has just been started takes jobs.
-AGENT_SECONDS = 120.0
+# Seconds after which no head that does not take jobs is asked again; each time it thinks for ten.
+AGENT_SECONDS = 15.0
 # Seconds for which the name of a job that has ended is left alone. The head looks at each job once a second until its
 # process is gone; what takes up the name before that is taken for the old job, and for dead.
 NAME_SECONDS = 10.0
 # What `status` tells of a job.
 STATUS = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("job", "status", "campaign_id", "catalogue")),
+        *(pa.field(name, pa.string()) for name in ("job", "status", "campaign_id", "campaign_name", "catalogue")),
         *(pa.field(name, pa.int64()) for name in ("done", "asked")),
         *(pa.field(name, pa.float64()) for name in ("rate", "seconds_left")),
         *(pa.field(name, pa.int64()) for name in ("minima", "unfinished")),
@@ -68,11 +68,19 @@ def job_id(campaigns: Iterable[str], catalogue: str) -> str:
     return PREFIX + digest({"campaigns": sorted(campaigns), "catalogue": catalogue})
 
 
-def submit(file: Path, address: str, catalogue: str, options: tuple[str, ...] = (), pip: bool = False) -> Submission:
+def submit(
+    file: Path,
+    address: str,
+    catalogue: str,
+    options: tuple[str, ...] = (),
+    pip: bool = False,
+    patience: float = AGENT_SECONDS,
+) -> Submission:
     """Run a campaign file as a job; the job that is there, if it waits, runs, or has ended well with as many starts.
 
     A job that failed or was stopped goes on where it was. With `pip`, the cluster installs what the project needs.
-    Raises InputError for a bad file or catalogue, ClusterError where the cluster cannot be reached.
+    A head that is up, but takes no jobs, has `patience` seconds to begin with it. Raises InputError for
+    a bad file or catalogue, ClusterError where the cluster cannot be reached.
     """
     if "://" not in catalogue and not Path(catalogue).is_absolute():
         raise InputError(
@@ -97,6 +105,8 @@ def submit(file: Path, address: str, catalogue: str, options: tuple[str, ...] = 
             environment["pip"] = requirements()
         command = ["python", "-m", "cluster.cli", "run", "campaign.toml", "--catalogue", catalogue, "--address", "auto"]
         _patiently(
+            address,
+            patience,
             client.submit_job,
             entrypoint=shlex.join([*command, "--progress", "json", "--format", "csv", *options]),
             submission_id=job,
@@ -106,16 +116,25 @@ def submit(file: Path, address: str, catalogue: str, options: tuple[str, ...] = 
     return Submission(job, existed=False)
 
 
-def _patiently(call: Callable[..., Any], **arguments: Any) -> None:
-    """Call, again as long as the head has not started all that takes jobs, which can be a minute after the rest."""
-    deadline = time.monotonic() + AGENT_SECONDS
+def _patiently(address: str, patience: float, call: Callable[..., Any], **arguments: Any) -> None:
+    """Call, again for `patience` seconds as long as the head has not started all that takes jobs. Raises ClusterError.
+
+    That can be a minute after the rest.
+    """
+    deadline = time.monotonic() + patience
     while True:
         try:
             call(**arguments)
             return
         except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > deadline:
+            if "No available agent" not in str(error):
                 raise
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"the head of the Ray cluster at {address} takes no jobs: its agent does not answer. It may still "
+                    "be starting: submit again in a minute. If that does not help, another Ray of that machine holds "
+                    "the agent's port, 52365: start the head with --dashboard-agent-listen-port 0."
+                ) from error
         time.sleep(1)
 
 
@@ -201,7 +220,8 @@ def _progress(logs: str, asked: int) -> dict[str, Any]:
     found = {name: sum(line[name] for line in last) for name in ("done", "minima", "unfinished")}
     rate = lines[-1]["rate"]
     left = None if not rate else round(max(asked - found["done"], 0) / rate, 1)
-    return {"campaign_id": lines[-1]["campaign_id"], "asked": asked, "rate": rate, "seconds_left": left, **found}
+    named = {name: lines[-1].get(name) for name in ("campaign_id", "campaign_name")}
+    return {**named, "asked": asked, "rate": rate, "seconds_left": left, **found}
 
 
 def logs(address: str, job: str) -> str:
@@ -243,5 +263,10 @@ def _reaching(address: str) -> Iterator[JobSubmissionClient]:
             "file that holds it."
         ) from error
     except (ConnectionError, RuntimeError, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ClusterError(f"cannot reach the Ray cluster at {address}: {first}") from error
+        raise ClusterError(f"cannot reach the Ray cluster at {address}: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong, without the traceback of a head that sends one: its last line says it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if any("Traceback (most recent call last)" in line for line in lines) else lines[0]

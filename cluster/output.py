@@ -42,9 +42,12 @@ SHOWN = {
     ),
     "starts": (
         "start_index", "outcome", "minimum_id", "loss", "gradient_norm", "anti_aligned", "flow_time",
-        "evaluations", "distance", "campaign_id",
+        "evaluations", "distance", "campaign_name",
     ),
-    "campaigns": ("campaign_id", "landscape_id", "status", "starts", "created_at", "finished_at", "device", "software"),
+    "campaigns": (
+        "campaign_name", "status", "starts", "dynamics", "step", "dimension", "scale", "seed", "settings",
+        "campaign_id", "created_at", "finished_at", "landscape_id", "device", "software",
+    ),
     "landscapes": (
         "landscape_id", "students", "teachers", "activation", "activation_slope", "constraint", "second_layer",
         "teacher_rank", "created_at",
@@ -59,9 +62,10 @@ SHOWN = {
         "note", "dynamics", "law", "settings",
     ),
     "comparison": (
-        "first", "second", "question", "test", "p_value", "p_corrected", "effect", "first_share", "second_share",
-        "difference", "difference_low", "difference_high", "first_starts", "second_starts", "statistic", "freedom",
-        "first_dynamics", "second_dynamics", "first_settings", "second_settings",
+        "first_name", "second_name", "question", "test", "p_value", "p_corrected", "effect", "first_share",
+        "second_share", "difference", "difference_low", "difference_high", "first_starts", "second_starts",
+        "statistic", "freedom", "first_dynamics", "second_dynamics", "first_law", "second_law", "first_settings",
+        "second_settings",
     ),
     "trend": (
         "students", "teachers", "value", "low", "high", "curve", "curve_low", "curve_high", "dispersion", "starts",

@@ -11,7 +11,9 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from enumerator.campaign_names import name_of
 from enumerator.errors import InputError
+from enumerator.problem import Campaign
 
 DISPLAYS = ("auto", "bar", "lines", "json", "none")
 # Seconds between two lines in a log: often enough to see that it lives, seldom enough to read.
@@ -132,13 +134,13 @@ class Lines:
 class JsonLines:
     """For machines: a JSON object on a line when the first shards are out, when something was committed, at the end.
 
-    At most one every JSON_INTERVAL seconds, the last apart. The keys: campaign_id; done and asked, starts; rate, starts
-    per second, and seconds_left, both null until some time after the first commit; minima, distinct ones; unfinished,
-    starts.
+    At most one every JSON_INTERVAL seconds, the last apart. The keys: campaign_id and campaign_name; done and asked,
+    starts; rate, starts per second, and seconds_left, both null until some time after the first commit; minima,
+    distinct ones; unfinished, starts.
     """
 
-    def __init__(self, stream: TextIO, campaign_id: str) -> None:
-        self.stream, self.campaign_id = stream, campaign_id
+    def __init__(self, stream: TextIO, campaign: Campaign) -> None:
+        self.stream, self.names = stream, {"campaign_id": campaign.id, "campaign_name": name_of(campaign)}
         self.pace = Pace()
         self.printed: tuple[float, Tally] | None = None
 
@@ -156,7 +158,7 @@ class JsonLines:
     def _print(self, tally: Tally, rate: float | None, left: float | None) -> None:
         self.printed = (time.monotonic(), tally)
         line = {
-            "campaign_id": self.campaign_id,
+            **self.names,
             "done": tally.done,
             "asked": tally.asked,
             "rate": None if rate is None else float(f"{rate:.4g}"),
@@ -217,13 +219,13 @@ def check_display(name: str) -> str:
     return name
 
 
-def display(name: str, campaign_id: str) -> Display:
+def display(name: str, campaign: Campaign) -> Display:
     """The display of this name on stderr; `auto` is a bar on a terminal, lines elsewhere. Raises InputError."""
     check_display(name)
     if name == "auto":
         name = "bar" if sys.stderr.isatty() else "lines"
     if name == "json":
-        return JsonLines(sys.stderr, campaign_id)
+        return JsonLines(sys.stderr, campaign)
     return {"bar": Bar, "lines": Lines}[name](sys.stderr) if name != "none" else Silent()
 
 

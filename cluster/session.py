@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import io
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -18,9 +20,12 @@ import ray
 import ray.util
 
 from cluster.machine import available_cores, available_gpus
+from enumerator.errors import EnumeratorError
 
 # Results pass through here on their way to the driver; a shard of 256 starts at K = M = 100 takes 41 MB.
 OBJECT_STORE_BYTES = 512 * 2**20
+# So often Ray is started before it is given up: where others take all cores it may miss a time of its own, of 30 s.
+TRIES = 3
 # Folders of runs are called so, and each holds a file that its run keeps locked: the lock goes with the process,
 # however it ends, and is seen from other containers on the same folder, where a process id says nothing.
 FOLDER_PREFIX = "enumerator-"
@@ -34,7 +39,13 @@ _SETTINGS = {
     # By default Ray makes its workers 15 nicer than the run, so that anything else on the machine starves them: beside
     # one busy process they get a thirtieth of a core. Added to the niceness of the run: `nice enumerator run` holds.
     "RAY_worker_niceness": "0",
+    # Seconds in which the agents of a node come up, which takes a minute where others take all cores.
+    "RAY_raylet_start_wait_time_s": "300",
 }
+
+
+class StartError(EnumeratorError):
+    """Ray does not start on this machine."""
 
 
 @contextlib.contextmanager
@@ -49,23 +60,87 @@ def ray_session(address: str | None, workers: int | None, device: str) -> Iterat
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
         if address is None:
             _warn_of_visitors()
-            folder = stack.enter_context(own_folder())
-            # Before Ray starts, which may be cut short, and before the folder goes.
-            stack.callback(_shut_down)
-            ray.init(
-                address="local",
-                num_cpus=(workers or available_cores()) if device == "cpu" else 1,
-                num_gpus=available_gpus() if device == "gpu" else 0,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-            )
+            cores = (workers or available_cores()) if device == "cpu" else 1
+            stack.enter_context(_own_ray(cores, available_gpus() if device == "gpu" else 0))
         else:
             stack.callback(_shut_down)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         yield
+
+
+@contextlib.contextmanager
+def _own_ray(cores: int, gpus: int) -> Iterator[None]:
+    """A Ray on this machine, as long as the block lasts; nothing of one that does not come up stays behind.
+
+    Raises StartError where none comes up.
+    """
+    with contextlib.ExitStack() as stack:
+        for left in reversed(range(TRIES)):
+            with contextlib.ExitStack() as attempt:
+                folder = attempt.enter_context(own_folder())
+                # Before Ray starts, which may be cut short, and before the folder goes.
+                attempt.callback(_end_processes, folder)
+                attempt.callback(_shut_down)
+                try:
+                    _start(folder, cores, gpus)
+                except Exception as error:  # of no class of its own where Ray misses its time
+                    if not left:
+                        raise StartError(_why_not(error)) from error
+                    continue
+                stack.push(attempt.pop_all())
+                break
+        yield
+
+
+def _start(folder: str, cores: int, gpus: int) -> None:
+    with _free_ports():
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            num_gpus=gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+        )
+
+
+@contextlib.contextmanager
+def _free_ports() -> Iterator[None]:
+    """Every port of a Ray that starts in the block is one that was free.
+
+    All are but one, which `ray.init` does not ask for: that of the agent, 52365, without which the head of a cluster
+    on this machine would take no jobs.
+    """
+    from ray._private import parameter
+
+    usual = parameter.RayParams
+    parameter.RayParams = functools.partial(usual, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        parameter.RayParams = usual  # type: ignore[misc]
+
+
+def _why_not(error: Exception) -> str:
+    """Why Ray did not start, and what to do, on one line."""
+    cause = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    load, cores = os.getloadavg()[0], available_cores()
+    advice = f"The load is {load:.0f} on {cores} cores"
+    advice += ": try again when others need less of them." if load > cores else ", so that is not why."
+    return f"Ray did not start on this machine in {TRIES} tries ({cause}). {advice}"
+
+
+def _end_processes(folder: str) -> None:
+    """Kill what this process has started with `folder` in its command line: a Ray that came up in part knows it not."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and folder.encode() in entry.joinpath("cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (OSError, ValueError):  # it has just ended
+            continue
 
 
 def _shut_down() -> None:

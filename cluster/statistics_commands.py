@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
+from cluster.options import (
+    ActivationOption,
+    CampaignsOption,
+    CatalogueArgument,
+    DimensionOption,
+    DynamicsOption,
+    FormatOption,
+    LandscapeOption,
+    OutputOption,
+    ScaleOption,
+    SeedOption,
+    StudentsOption,
+    TeachersOption,
+    say,
+)
 from cluster.output import choose_format, write_table
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
@@ -20,13 +34,6 @@ if TYPE_CHECKING:
 TABLES = ("frequencies", "unseen", "accumulation", "distributions", "comparison", "trend")
 # The options that not all of them take.
 _TAKES = {"frequencies": ("by",), "distributions": ("by", "quantity"), "trend": ("quantity",), "unseen": ("more",)}
-
-StudentsOption = Annotated[int | None, typer.Option(help="Only landscapes with so many students.")]
-TeachersOption = Annotated[int | None, typer.Option(help="Only landscapes with so many teachers.")]
-ActivationOption = Annotated[str | None, typer.Option(help="Only landscapes with this activation.")]
-LandscapeOption = Annotated[str | None, typer.Option(metavar="ID", help="Only this landscape.")]
-CampaignOption = Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this campaign; may be given again.")]
-DynamicsOption = Annotated[str | None, typer.Option(help="Only campaigns with this dynamics.")]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -57,8 +64,11 @@ def _stats(
     teachers: TeachersOption = None,
     activation: ActivationOption = None,
     landscape: LandscapeOption = None,
-    campaign: CampaignOption = None,
+    campaign: CampaignsOption = None,
     dynamics: DynamicsOption = None,
+    dimension: DimensionOption = None,
+    scale: ScaleOption = None,
+    seed: SeedOption = None,
     where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns of starts.")] = None,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -76,7 +86,8 @@ def _stats(
     choose_format(format, output)
     selection = {
         "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
-        "campaign": campaign or None, "dynamics": dynamics, "where": where,
+        "campaign": campaign or None, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
+        "where": where,
     }  # fmt: skip
     options = {name: value for name, value in (("by", by), ("quantity", quantity), ("more", more)) if value is not None}
     if of not in TABLES:
@@ -124,9 +135,10 @@ def _say_unseen(atlas: Catalogue, confidence: float, selection: dict[str, Any]) 
         bound = "" if row["missing_bound"] is None else f", at most {row['missing_bound']:.2g}"
         settings = "" if row["settings"] == statistics.PLAIN else f", {row['settings']}"
         say(
-            f"K = {row['students']}, M = {row['teachers']}, {row['dynamics']}{settings}: of {row['starts']:,} starts "
-            f"{row['in_no_minimum']:,} ended in no minimum; the next ends in an unseen one with probability "
-            f"{row['missing_mass']:.2g}{ends}{bound}; {row['minima']} minima seen, Chao1 {row['chao1']:.1f} at least."
+            f"K = {row['students']}, M = {row['teachers']}, {row['dynamics']}, {row['law']}{settings}: "
+            f"of {row['starts']:,} starts {row['in_no_minimum']:,} ended in no minimum; the next ends in an unseen "
+            f"one with probability {row['missing_mass']:.2g}{ends}{bound}; {row['minima']} minima seen, "
+            f"Chao1 {row['chao1']:.1f} at least."
         )
 
 
@@ -140,8 +152,11 @@ def _plot(
     teachers: TeachersOption = None,
     activation: ActivationOption = None,
     landscape: LandscapeOption = None,
-    campaign: CampaignOption = None,
+    campaign: CampaignsOption = None,
     dynamics: DynamicsOption = None,
+    dimension: DimensionOption = None,
+    scale: ScaleOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """Draw all figures of the starts selected into a folder, and print their names.
 
@@ -152,7 +167,7 @@ def _plot(
 
     selection = {
         "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
-        "campaign": campaign or None, "dynamics": dynamics,
+        "campaign": campaign or None, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
     }  # fmt: skip
     for path in plots.plot_all(Catalogue(catalogue), output, kind, **selection):
         print(path)

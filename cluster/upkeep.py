@@ -12,7 +12,7 @@ import pyarrow as pa
 import typer
 
 from cluster.inputs import duration
-from cluster.options import CatalogueArgument, FormatOption, OutputOption, say
+from cluster.options import CampaignArgument, CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table
 from cluster.progress import Parts
 from enumerator.bundle import export, opened
@@ -28,7 +28,7 @@ def add_commands(app: typer.Typer) -> None:
     """Enter the commands of this module."""
     for name, command, example in (
         ("merge", _merge, "merge atlas other-atlas"),
-        ("delete", _delete, "delete atlas c-5345c825919c86a2"),
+        ("delete", _delete, "delete atlas relu.9.9.newton.d1000.s0"),
         ("compact", _compact, "compact atlas --retention 1d"),
         ("migrate", _migrate, "migrate atlas"),
         ("export", _export, "export atlas --students 17 -o atlas-17.tar"),
@@ -68,7 +68,7 @@ def _report(summary: MergeSummary, format: str, output: Path | None) -> None:
 
 def _delete(
     catalogue: CatalogueArgument,
-    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its id.")],
+    campaign: CampaignArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a campaign and its starts. The minima and saddles stay: they are facts about the landscape."""
@@ -128,7 +128,7 @@ def _export(
     file: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.tar", help="The bundle to write.")],
     campaign: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Only this campaign and the points that it found; may be given again."),
+        typer.Option(metavar="NAME|ID", help="Only this campaign and the points that it found; may be given again."),
     ] = None,
     landscape: Annotated[str | None, typer.Option(metavar="ID", help="Only this landscape.")] = None,
     students: Annotated[int | None, typer.Option(help="Only landscapes with so many students.")] = None,

@@ -21,12 +21,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from enumerator.archive import Archive, Member
+from enumerator.campaign_names import campaign_id_of, with_names
 from enumerator.campaign_table import DELETING
 from enumerator.catalogue import Catalogue
+from enumerator.datafiles import read
 from enumerator.destination import destination, folder_of
 from enumerator.errors import InputError
 from enumerator.merging import MergeSummary, merge_tables
-from enumerator.query import nearest, one_of, quoted, run
+from enumerator.query import one_of, quoted, run
 from enumerator.records import software_version
 from enumerator.row_checks import check_rows
 from enumerator.tables import SCHEMA_VERSION, TABLE_NAMES, resource, table_schema
@@ -76,7 +78,7 @@ def export(
 ) -> dict[str, int]:
     """Write the landscapes selected, or all, with everything on them into `file`; the rows of each table.
 
-    With `campaigns` only these, and of the minima and saddles those that their starts ended in. `file`
+    With `campaigns`, names or ids, only these, and of the minima and saddles those that their starts ended in. `file`
     appears complete or not at all, unless it is a pipe or a device. Raises InputError for what is not there,
     CatalogueError for what cannot be read.
     """
@@ -123,11 +125,11 @@ def _conditions(
     found = run(f"select landscape_id from landscapes where {' and '.join(where) or 'true'}", tables)
     landscapes = found["landscape_id"].to_pylist()
     kept = f"status != {quoted(DELETING)} and {one_of('landscape_id', landscapes)}"
-    known = run(f"select campaign_id, landscape_id from campaigns where {kept}", tables)
+    columns = "campaign_id, campaign_name, landscape_id"
+    known = run(f"select {columns} from campaigns where {kept}", {"campaigns": with_names(read(tables["campaigns"]))})
     ids = known["campaign_id"].to_pylist()
-    for campaign in campaigns:
-        if campaign not in ids:
-            raise InputError(f"no campaign {campaign!r} in what is selected ({nearest(campaign, ids)}).")
+    names = dict(zip(ids, known["campaign_name"].to_pylist(), strict=True))
+    campaigns = tuple(campaign_id_of(campaign, names) for campaign in campaigns)
     if where and not landscapes:
         raise InputError(
             f"no landscape with {' and '.join(where)} in this catalogue: `enumerator landscapes` lists them."

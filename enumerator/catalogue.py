@@ -19,7 +19,7 @@ from enumerator.point_table import KnownPoint, Matcher, PointTable, candidate, s
 from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign
 from enumerator.query import Datasets, nearest, quoted, run
-from enumerator.selection import Selection, select
+from enumerator.selection import Selection, campaign_ids, queried, select
 from enumerator.start_table import StartTable
 from enumerator.starts import Outcome, ShardResult
 from enumerator.store import Store
@@ -145,12 +145,19 @@ class Catalogue:
             raise InputError(f"no landscape {landscape_id!r} in {self.store.address}.")
         return list(self.point_tables[table].known(tables[table], records.landscape_from_row(rows[0])))
 
-    def campaign(self, campaign_id: str) -> Campaign:
-        """A campaign rebuilt from its stored settings, and from its given overlaps if it has any.
+    def campaign(self, name: str) -> Campaign:
+        """A campaign, by its name or id, rebuilt from its stored settings, and from its given overlaps if it has any.
 
         Raises InputError for an unknown one, CatalogueError if they do not give its id, or are not there.
         """
-        return self.campaign_table.rebuild(campaign_id)
+        return self.campaign_table.rebuild(self.campaign_id(name))
+
+    def campaign_id(self, name: str) -> str:
+        """The id of a campaign by its name, or by that. Raises InputError, with the nearest ones, if there is none."""
+        if isinstance(name, str) and self.campaign_table.row(name) is not None:
+            return name
+        chosen = campaign_ids({"campaign": name}, self.datasets({"campaigns"})) or []
+        return chosen[0]
 
     def minima(self, **selection: Unpack[Selection]) -> pa.Table:
         """The minima selected (see `Selection`), with hits, starts and frequency in the campaigns selected.
@@ -202,8 +209,8 @@ class Catalogue:
         raise InputError(f"no minimum {name!r} in {self.store.address} ({nearest(name, labels)}).")
 
     def datasets(self, names: Iterable[str] = TABLE_NAMES) -> Datasets:
-        """The rows of several tables by name, such that every row named in one is there in the other."""
-        return {name: self.store.dataset(table) for name, table in self.store.snapshot(names).items()}
+        """The rows of several tables as queries see them, such that every row named in one is there in the other."""
+        return queried(self.store, names)
 
     def sql(self, query: str) -> pa.Table:
         """The result of one SELECT statement (DuckDB) over the tables; nothing else can be read or written.

@@ -115,7 +115,7 @@ class RemoteCatalogue:
         return self._json("POST", "/campaigns", settings)
 
     def status(self, campaign: str) -> dict[str, Any]:
-        """How a campaign stands."""
+        """How a campaign, by its name or id, stands."""
         return self._json("GET", f"/campaigns/{urllib.parse.quote(campaign, safe='')}")
 
     def cancel(self, campaign: str) -> dict[str, Any]:

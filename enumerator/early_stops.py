@@ -33,18 +33,18 @@ _SCHEMA = pa.schema(
 
 
 def early_stops(
-    catalogue: Catalogue, campaign_id: str, gradient_norm: float | None = None, flow_time: float | None = None
+    catalogue: Catalogue, campaign: str, gradient_norm: float | None = None, flow_time: float | None = None
 ) -> pa.Table:
     """Frequencies by order as a stop at this gradient norm, or at this flow time, would have reported, and true ones.
 
     A row for each order, that of zero loss (a loss below 1e-4 of the largest squared teacher) apart: `stopped`
     starts would have been counted there, `hits` end there; both as frequencies of all starts of the campaign with 95%
     intervals (Wilson). A start that retired before the stop is counted where it ends. Order null: starts
-    whose order is undefined, or that reached neither the stop nor an end. Raises InputError for a stop
-    that no start is watched for, or an unknown campaign.
+    whose order is undefined, or that reached neither the stop nor an end. `campaign` is a name or an id. Raises
+    InputError for a stop that no start is watched for, or an unknown campaign.
     """
     position = _position(gradient_norm, flow_time)
-    (row,) = catalogue.campaigns(campaign=campaign_id, columns="landscape_id").to_pylist()
+    (row,) = catalogue.campaigns(campaign=campaign, columns="campaign_id,landscape_id").to_pylist()
     landscape = catalogue.landscapes(landscape=row["landscape_id"], columns="teachers,T").to_pylist()[0]
     found = FOUND * max(landscape["T"][:: landscape["teachers"] + 1])
     query = f"""
@@ -55,7 +55,7 @@ def early_stops(
                 select minimum_id, loss, anti_aligned from minima union all
                 select minimum_id, loss, anti_aligned from saddles
             ) p on p.minimum_id = coalesce(s.minimum_id, s.saddle_id)
-            where s.campaign_id = {quoted(campaign_id)}
+            where s.campaign_id = {quoted(row["campaign_id"])}
         ),
         counted as (
             select anti_aligned, coalesce(loss, 1e300) < {found} as zero_loss, 0 as stopped, 1 as hits from ends

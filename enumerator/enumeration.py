@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from enumerator import records
+from enumerator.campaign_names import name_of
 from enumerator.dynamics import check_solvable
 from enumerator.follow import follow_shard
 from enumerator.labels import point_id, point_label
@@ -57,7 +58,7 @@ def enumerate_minima(
 
 def tabulate(result: ShardResult) -> Enumeration:
     """The tables of a result, with the ids and labels that an empty catalogue would give."""
-    now, taken = datetime.now(UTC), set[str]()
+    now, taken, called = datetime.now(UTC), set[str](), name_of(result.campaign)
     rows: dict[str, list[dict]] = {"minima": [], "saddles": []}
     names = [""] * len(result.points)
     hits = np.bincount(result.starts.point[result.starts.point >= 0], minlength=len(result.points))
@@ -69,7 +70,8 @@ def tabulate(result: ShardResult) -> Enumeration:
         taken |= {names[position], label}
         count, total = int(hits[position]), len(result.starts)
         row = records.point_row(point, names[position], label, result.campaign, now)
-        row |= {"hits": count, "starts": total, "frequency": count / total}
+        row |= {"hits": count, "starts": total, "frequency": count / total, "campaign_names": called}
+        row["first_campaign_name"] = called
         if is_saddle:
             passed = [entry for entry in result.lingerings if entry.point == position]
             row["lingered"] = len({entry.start for entry in passed})
@@ -78,4 +80,5 @@ def tabulate(result: ShardResult) -> Enumeration:
         rows["saddles" if is_saddle else "minima"].append(row)
     tables = {name: pa.Table.from_pylist(found, schema=output_schema(name)) for name, found in rows.items()}
     starts = records.starts_table(result, names)
+    starts = starts.append_column("campaign_name", pa.repeat(called, starts.num_rows))
     return Enumeration(result, tables["minima"], tables["saddles"], starts)

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
+from enumerator.campaign_names import FACTS, campaign_id_of, with_names
+from enumerator.datafiles import read
 from enumerator.errors import InputError
-from enumerator.query import Datasets, nearest, one_of, quoted, run
+from enumerator.query import Datasets, one_of, quoted, run
 from enumerator.store import Store
 from enumerator.tables import table_schema
+from enumerator.validation import check_positive
 
-# Columns that a query appends to minima and saddles, counted in the starts of the campaigns selected.
-COUNTS = (("hits", pa.int64()), ("starts", pa.int64()), ("frequency", pa.float64()))
-# Saddles count besides the starts that lingered on them before they left, and the median time for which they did.
+# Columns that a query appends to minima and saddles, counted in the starts of the campaigns selected, with the names of
+# those that have starts, and of the one that found the point first. A share belongs to one dynamics and one initial
+# law: frequency is null where the campaigns differ in more than the seed.
+COUNTS = (
+    ("hits", pa.int64()),
+    ("starts", pa.int64()),
+    ("frequency", pa.float64()),
+    ("campaign_names", pa.string()),
+    ("first_campaign_name", pa.string()),
+)
+# Saddles count besides the starts that lingered on them before they left, and the median time for which they did, null
+# where frequency is.
 LINGERING = (("lingered", pa.int64()), ("lingering_time", pa.float64()))
 # The column of `starts` that names the row.
 _NAMED_BY = {"minima": "minimum_id", "saddles": "saddle_id"}
+# Tables whose rows are of one campaign each, and have its name.
+_OF_CAMPAIGNS = ("starts", "initial_overlaps")
 # Order of the rows where the user asks for none, and of ties.
 _ORDER = {
     "landscapes": ("students", "teachers", "activation", "landscape_id"),
@@ -34,8 +48,8 @@ class Selection(TypedDict, total=False):
     """Which rows and columns of a table, in which order. What is not given, or None, leaves the choice open.
 
     students, teachers, activation, landscape (an id): only these landscapes.
-    campaign (an id), dynamics (a name): only these campaigns; hits, starts and frequency are counted
-        in them, and minima, saddles and landscapes that they do not have are left out.
+    campaign (a name or an id), dynamics (a name), dimension, scale, seed: only these campaigns; hits, starts and
+        frequency are counted in them, and minima, saddles and landscapes that they do not have are left out.
     where: an SQL condition on the columns, counts included.
     columns, sort: names in a list, or in one string with commas; a name in `sort` may have `-`
         before it or ` desc` behind it.
@@ -48,11 +62,18 @@ class Selection(TypedDict, total=False):
     landscape: str | None
     campaign: str | None
     dynamics: str | None
+    dimension: int | None
+    scale: float | None
+    seed: int | None
     where: str | None
     columns: str | Sequence[str] | None
     sort: str | Sequence[str] | None
     limit: int | None
     offset: int | None
+
+
+# Which campaigns: the selections that are told by their columns.
+BY_CAMPAIGN = ("campaign", "dynamics", "dimension", "scale", "seed")
 
 
 class Statement(NamedTuple):
@@ -73,10 +94,19 @@ TALLY = (
 def select(store: Store, name: str, selection: Selection) -> pa.Table:
     """The rows of table `name` that `selection` asks for. Raises InputError for names that do not exist."""
     check_selection(selection)
-    tables = store.snapshot(needed(name, selection))
-    datasets = {key: store.dataset(table) for key, table in tables.items()}
+    datasets = queried(store, needed(name, selection))
     statement = as_sql(name, selection, datasets)
     return run(statement.query, datasets, hint=statement.hint).cast(statement.schema)
+
+
+def queried(store: Store, names: Iterable[str]) -> dict[str, ds.Dataset | pa.Table]:
+    """The rows of several tables as queries see them, such that every row named in one is there in the other."""
+    return {name: as_queried(name, store.dataset(table)) for name, table in store.snapshot(names).items()}
+
+
+def as_queried(name: str, rows: ds.Dataset) -> ds.Dataset | pa.Table:
+    """A stored table as queries see it: campaigns have names."""
+    return with_names(read(rows)) if name == "campaigns" else rows
 
 
 def check_selection(selection: Selection) -> None:
@@ -105,7 +135,7 @@ def as_sql(
     columns = columns or valid.names
     keys = [_sort_key(entry, valid) for entry in _entries(selection.get("sort"))]
     keys += [f'"{column}"' for column in _ORDER[name]]
-    relation = _relation(name, _landscapes(selection, datasets), _campaigns(selection, datasets), tally)
+    relation = _relation(name, _landscapes(selection, datasets), campaign_ids(selection, datasets), tally)
     if window is not None:
         campaign, first, last = window
         inside = f"campaign_id = {quoted(campaign)} and start_index >= {first} and start_index < {last}"
@@ -124,6 +154,10 @@ def as_sql(
 def output_schema(name: str) -> pa.Schema:
     """The columns that a query of the table `name` can give, counts included."""
     fields = list(table_schema(name).arrow)
+    if name == "campaigns":
+        fields += list(FACTS)
+    if name in _OF_CAMPAIGNS:
+        fields.append(FACTS.field("campaign_name"))
     if name in _NAMED_BY:
         fields += [pa.field(column, kind) for column, kind in COUNTS]
     if name == "saddles":
@@ -136,11 +170,11 @@ def needed(name: str, selection: Selection) -> set[str]:
     tables = {name}
     if name in ("minima", "saddles", "campaigns"):
         tables.add("starts")
-    if name == "initial_overlaps":
+    if name != "landscapes":
         tables.add("campaigns")
     if _landscape_condition(selection):
         tables.add("landscapes")
-    if selection.get("campaign") is not None or selection.get("dynamics") is not None:
+    if any(selection.get(key) is not None for key in BY_CAMPAIGN):
         tables.add("campaigns")
     return tables
 
@@ -166,21 +200,44 @@ def _landscapes(selection: Selection, datasets: Datasets) -> list[str] | None:
     return run(query, {"landscapes": datasets["landscapes"]})["landscape_id"].to_pylist()
 
 
-def _campaigns(selection: Selection, datasets: Datasets) -> list[str] | None:
+def _campaign_condition(selection: Selection) -> str:
+    """An SQL condition on table `campaigns`, `campaign` left out; true for all."""
+    conditions = ["true"]
+    for name in ("dimension", "seed"):
+        if (number := selection.get(name)) is not None:
+            conditions.append(f"{name} = {_whole(name, number)}")
+    if (scale := selection.get("scale")) is not None:
+        conditions.append(f"scale = '{check_positive('scale', scale)!r}'::double")
+    if (dynamics := selection.get("dynamics")) is not None:
+        conditions.append(f"dynamics = {quoted(dynamics)}")
+    return " and ".join(conditions)
+
+
+# What `counted_together` looks at.
+COUNTED = ("starts", "frequency", "campaign_names")
+
+
+def counted_together(points: pa.Table) -> list[str]:
+    """The campaigns that rows of minima or saddles (with the columns COUNTED) count though they are not alike."""
+    unlike = {
+        row["campaign_names"]
+        for row in points.select(COUNTED).to_pylist()
+        if row["frequency"] is None and row["starts"] > 0
+    }
+    return sorted({name for names in unlike for name in names.split(",")})
+
+
+def campaign_ids(selection: Selection, datasets: Datasets) -> list[str] | None:
     """Ids of the campaigns selected, None for all. Raises InputError for an unknown campaign."""
-    campaign, dynamics = selection.get("campaign"), selection.get("dynamics")
-    if campaign is None and dynamics is None:
+    if all(selection.get(key) is None for key in BY_CAMPAIGN):
         return None
-    rows = run("select campaign_id, campaign from campaigns", {"campaigns": datasets["campaigns"]}).to_pylist()
-    known = [row["campaign_id"] for row in rows]
-    if campaign is not None and campaign not in known:
-        raise InputError(f"no campaign {campaign!r} in this catalogue ({nearest(campaign, known)}).")
-    return [
-        row["campaign_id"]
-        for row in rows
-        if campaign in (None, row["campaign_id"])
-        and dynamics in (None, json.loads(row["campaign"])["dynamics"]["name"])
-    ]
+    chosen = f"coalesce({_campaign_condition(selection)}, false) as chosen"
+    query = f"select campaign_id, campaign_name, {chosen} from campaigns"
+    rows = run(query, {"campaigns": datasets["campaigns"]}).to_pylist()
+    campaign = selection.get("campaign")
+    if campaign is not None:
+        campaign = campaign_id_of(campaign, {row["campaign_id"]: row["campaign_name"] for row in rows})
+    return [row["campaign_id"] for row in rows if row["chosen"] and campaign in (None, row["campaign_id"])]
 
 
 def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | None, tally: str) -> str:
@@ -188,10 +245,13 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
     in_landscapes = "true" if landscapes is None else one_of("landscape_id", landscapes)
     in_campaigns = "true" if campaigns is None else one_of("campaign_id", campaigns)
     both = f"{in_landscapes} and {in_campaigns}"
-    if name == "starts":
-        return f"select * from starts where {both}"
-    if name == "initial_overlaps":
-        return f"select * from initial_overlaps where campaign_id in (select campaign_id from campaigns where {both})"
+    if name in _OF_CAMPAIGNS:
+        condition = both
+        if name == "initial_overlaps":
+            condition = f"campaign_id in (select campaign_id from campaigns where {both})"
+        return f"""
+            select rows.*, campaign_name from (select * from {name} where {condition}) as rows
+            left join campaigns on rows.campaign_id = campaigns.campaign_id"""
     if name == "landscapes":
         found = "true" if campaigns is None else f"landscape_id in (select landscape_id from campaigns where {both})"
         return f"select * from landscapes where {in_landscapes} and {found}"
@@ -203,13 +263,20 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
     # A point that no campaign selected has met is left out if campaigns were asked for.
     lingering, met = "", "counts.n is not null"
     if name == "saddles":
-        lingering = ", coalesce(passed.n, 0) as lingered, passed.time as lingering_time"
+        lingering = ", coalesce(passed.n, 0) as lingered, case when totals.samples = 1 then passed.time end"
+        lingering += " as lingering_time"
         met = f"({met} or passed.n > 0)"
     return f"""
-        with counts as (
-            select landscape_id, {_NAMED_BY[name]} as named, sum(n)::bigint as n from {tally} where {both} group by all
+        with tallied as materialized (select * from {tally} where {both}),
+        counts as (
+            select landscape_id, {_NAMED_BY[name]} as named, sum(n)::bigint as n from tallied group by all
         ),
-        totals as (select landscape_id, sum(n)::bigint as n from counts group by all),
+        counted as (select landscape_id, campaign_id, sum(n)::bigint as n from tallied group by all),
+        totals as (
+            select counted.landscape_id, sum(n)::bigint as n, count(distinct coalesce(sample, campaign_id)) as samples,
+                string_agg(coalesce(campaign_name, campaign_id), ',' order by campaign_name) as names
+            from counted left join campaigns using (campaign_id) group by all
+        ),
         passings as (
             select campaign_id, start_index, unnest(lingered_on) as named, unnest(lingered_for) as time
             from starts where {both} and {"true" if name == "saddles" else "false"}
@@ -219,11 +286,13 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
             from passings group by named
         )
         select points.*, coalesce(counts.n, 0) as hits, coalesce(totals.n, 0) as starts,
-            coalesce(counts.n, 0) / totals.n as frequency{lingering}
+            case when totals.samples = 1 then coalesce(counts.n, 0) / totals.n end as frequency,
+            totals.names as campaign_names, campaign_name as first_campaign_name{lingering}
         from (select * from {name} where {in_landscapes}) as points
         left join counts on points.minimum_id = counts.named
         left join passed on points.minimum_id = passed.named
         left join totals on points.landscape_id = totals.landscape_id
+        left join campaigns on points.first_campaign_id = campaigns.campaign_id
         where {"true" if campaigns is None else met}"""
 
 

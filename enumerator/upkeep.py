@@ -37,14 +37,15 @@ SCHEMA = pa.schema(
 )
 
 
-def delete(catalogue: Catalogue, campaign_id: str) -> int:
-    """Delete a campaign: its starts, its given overlaps, its row; how many starts it had.
+def delete(catalogue: Catalogue, campaign: str) -> int:
+    """Delete a campaign, by its name or id: its starts, its given overlaps, its row; how many starts it had.
 
     Its minima and saddles stay: they are facts about the landscape, and starts that another process is
     about to store may name them. From the first commit on nothing is added to the campaign; a deletion
     that was stopped leaves it with the status `deleting`, and is finished by doing it again. Raises
     InputError for an unknown campaign.
     """
+    campaign_id = catalogue.campaign_id(campaign)
     catalogue.campaign_table.begin_deletion(campaign_id)
     starts = sum(last - first for first, last in catalogue.done(campaign_id))
     nothing = table_schema("starts").arrow.empty_table()

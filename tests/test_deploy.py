@@ -306,7 +306,7 @@ def wait(condition):
         time.sleep(1)
 with SmallCluster(0, jobs=True) as cluster:
     write(1_000_000)
-    first = jobs.submit(file, cluster.url, atlas)
+    first = jobs.submit(file, cluster.url, atlas, patience=120)
     job = first.job
     again = jobs.submit(file, cluster.url, atlas)
     assert (first.existed, again.existed, again.job) == (False, True, job)

@@ -13,6 +13,7 @@ CORE_MAY_IMPORT = {"jax", "flax", "numpy", "scipy", "pyarrow", "jaxtyping", "enu
 # The modules that read and write tables, and those for people: not part of the numerical core.
 NOT_CORE = {
     "bundle",
+    "campaign_names",
     "campaign_table",
     "catalogue",
     "causes",

@@ -38,13 +38,13 @@ def counts(table: pa.Table) -> list[tuple]:
 
 
 def test_frequency_is_hits_over_all_starts_on_the_landscape(filled):
-    assert counts(filled.minima()) == [
-        ("relu.3.2.100000", 4, 10, 0.4),
-        ("relu.3.2.200000", 3, 10, 0.3),
+    assert counts(filled.minima(dynamics="gradient-flow")) == [
+        ("relu.3.2.100000", 4, 8, 0.5),
+        ("relu.3.2.200000", 1, 8, 0.125),
         ("relu.4.2.100000", 3, 5, 0.6),
         ("relu.4.2.300000", 2, 5, 0.4),
     ]
-    assert counts(filled.saddles()) == [("relu.3.2.400000s", 1, 10, 0.1)]
+    assert counts(filled.saddles(dynamics="gradient-flow")) == [("relu.3.2.400000s", 1, 8, 0.125)]
 
 
 def test_counts_are_of_the_campaigns_selected(filled):

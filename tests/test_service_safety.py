@@ -138,14 +138,13 @@ def test_what_counts_is_what_a_query_computes_and_each_window_of_a_stream_counts
 
 
 def test_every_process_that_answers_has_a_bound_of_memory(service):
-    deadline, found = time.monotonic() + 30, []
-    while len(found) < 3:  # two for queries, one for identification
-        assert time.monotonic() < deadline
+    deadline, bounds = time.monotonic() + 30, []
+    while len(bounds) < 5 or bounds[0] <= 0:  # two for queries, three for identification; RLIM_INFINITY is -1
+        assert time.monotonic() < deadline, bounds
         found = [grand for child in psutil.Process(service.process.pid).children() for grand in child.children()]
-    bounds = sorted(process.rlimit(psutil.RLIMIT_DATA)[0] for process in found)
-    assert bounds[0] > 0  # RLIM_INFINITY is -1
+        bounds = sorted(process.rlimit(psutil.RLIMIT_DATA)[0] for process in found)
     # They have the same memory at first; then queries may take 768 MiB more here, an identification 4 GiB.
-    assert 3 * 2**30 < bounds[2] - bounds[1] < 4 * 2**30
+    assert all(3 * 2**30 < bound - bounds[1] < 4 * 2**30 for bound in bounds[2:])
 
 
 def test_networks_have_bounds(service):
@@ -183,8 +182,8 @@ def test_networks_made_up_never_end_in_an_error_of_the_service(service, body):
 def test_a_reader_that_is_killed_is_replaced(service):
     assert service.get("/tables/minima?limit=1").status == 200
     deadline, killed = time.monotonic() + 30, []
-    while len(killed) < 3:  # they start in the background
-        assert time.monotonic() < deadline, f"{len(killed)} of 3 processes that answer"
+    while len(killed) < 5:  # they start in the background
+        assert time.monotonic() < deadline, f"{len(killed)} of 5 processes that answer"
         time.sleep(0.05)
         children = psutil.Process(service.process.pid).children()
         killed = [grandchild for child in children for grandchild in child.children()]
@@ -218,7 +217,7 @@ def test_answers_have_bounds(service):
 def test_bodies_have_bounds(service):
     reply = service.request("POST", "/sql", b"x" * (9 * 2**20))
     assert (reply.status, one_line(reply)) == (413, "a request may have 8,388,608 bytes at most.")
-    deep = b'{"query": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    deep = b'{"query": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
     assert service.request("POST", "/sql", deep).status in (400, 422)
     for body in (b"{", b"\xff\xfe", b"null", b"[]", b'{"query": 1}', b'{"query": "select 1", "more": 1}'):
         assert one_line(service.request("POST", "/sql", body))

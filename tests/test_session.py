@@ -90,7 +90,7 @@ if __name__ == "__main__":
 """
 
 
-def test_ray_from_plain_python_listens_on_loopback_and_is_as_nice_as_the_run(tmp_path):
+def test_ray_from_plain_python_listens_on_free_ports_of_loopback_and_is_as_nice_as_the_run(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(RUN)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -105,6 +105,8 @@ def test_ray_from_plain_python_listens_on_loopback_and_is_as_nice_as_the_run(tmp
         assert worker in [process.pid for process in tree]
         sockets = [socket for process in tree for socket in process.net_connections() if socket.status == "LISTEN"]
         assert {socket.laddr.ip.removeprefix("::ffff:") for socket in sockets} == {"127.0.0.1"}
+        # The agent's usual port: the head of a cluster on this machine would take no jobs without it.
+        assert 52365 not in {socket.laddr.port for socket in sockets}
         process.communicate("\n", timeout=60)
         assert process.returncode == 0
     finally:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-from typing import Annotated, Any
+import json
+from typing import Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from cluster.service.limits import MOST_NEURONS
+from cluster.service.bodies import described
 from cluster.service.readers import AnswerError
-from cluster.service.runs import REFUSED, BusyError
+from cluster.service.runs import BusyError
+from cluster.service.settings import settings_schema
 from cluster.service.tables import ERROR, ERRORS
-from enumerator.tables import campaign_file_schema
+from enumerator.errors import InputError
 
 router = APIRouter()
 
 _STATUS = {
-    "campaign_id": "c-5345c825919c86a2", "status": "running", "done": 512, "asked": 1000, "rate": 84.2,
+    "campaign_id": "c-5345c825919c86a2", "campaign_name": "relu.9.9.flow.d1000.s0", "status": "running",
+    "done": 512, "asked": 1000, "rate": 84.2,
     "seconds_left": 5.8, "minima": 3, "unfinished": 0,
 }  # fmt: skip
 _STANDS: dict[int | str, dict[str, Any]] = {
@@ -30,39 +32,20 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _settings_schema() -> dict[str, Any]:
-    """What a campaign file may hold, with matrices in the place of files; of one campaign."""
-    schema = copy.deepcopy(campaign_file_schema())
-    properties = schema["properties"]
-    for name in REFUSED:
-        properties.pop(name)
-    for name in ("students", "teachers"):
-        properties[name]["maximum"] = MOST_NEURONS
-    matrix = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-    properties["T"] = {**matrix, "description": "Teacher overlaps (M, M); orthonormal teachers if not given."}
-    for name, shape in (("Q", "(n, K, K)"), ("R", "(n, K, M)")):
-        properties[name] = {"type": "array", "items": matrix, "description": f"Given initial overlaps {shape}."}
-    return {key: schema[key] for key in ("type", "additionalProperties", "required", "properties")}
-
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": _settings_schema(),
-                "example": {"students": 9, "teachers": 9, "starts": 1000, "seed": 0},
-            }
-        },
-    }
-}
-
-
-@router.post("/campaigns", tags=["campaigns"], status_code=202, responses={**_TAKEN, **ERRORS}, openapi_extra=_BODY)
-async def start(request: Request, settings: Annotated[dict[str, Any], Body()]) -> JSONResponse:
+@router.post(
+    "/campaigns",
+    tags=["campaigns"],
+    status_code=202,
+    responses={**_TAKEN, **ERRORS},
+    openapi_extra=described(settings_schema()),
+)
+async def start(request: Request) -> JSONResponse:
     """Run a campaign, described as in a campaign file; the same request again resumes it, or extends it."""
+    state, body = request.app.state.enumerator, await request.body()
+    wanted = json.loads(await (await state.readers.ask({"op": "campaign"}, body)).whole())
+    names = wanted["campaign_id"], wanted["campaign_name"]
     try:
-        stands = await asyncio.to_thread(request.app.state.enumerator.runs.start, settings)
+        stands = await asyncio.to_thread(state.runs.start, names, wanted["starts"], body)
     except BusyError as error:
         raise AnswerError(409, str(error)) from None
     where = f"{request.scope['root_path']}/campaigns/{stands['campaign_id']}"
@@ -83,14 +66,14 @@ async def status(name: str, request: Request) -> dict[str, Any]:
 
 def _stored(catalogue: Any, name: str) -> dict[str, Any] | None:
     """How a campaign stands that this service does not run, from what is stored."""
-    row = catalogue.campaign_table.row(name)
-    if row is None:
+    columns = "campaign_id,campaign_name,status,starts"
+    try:
+        (row,) = catalogue.campaigns(campaign=name, columns=columns).to_pylist()
+    except InputError:
         return None
-    minima = catalogue.minima(campaign=name, columns="minimum_id").num_rows
-    stored = catalogue.campaigns(campaign=name, columns="starts")["starts"][0].as_py()
-    return {"campaign_id": name, "status": "stored" if row["status"] == "running" else row["status"]} | {
-        "done": stored, "minima": minima,
-    }  # fmt: skip
+    minima = catalogue.minima(campaign=row["campaign_id"], columns="minimum_id").num_rows
+    status = "stored" if row["status"] == "running" else row["status"]
+    return row | {"status": status, "minima": minima, "done": row.pop("starts")}
 
 
 @router.get("/campaigns/{name}/logs", tags=["campaigns"], response_class=PlainTextResponse, responses=ERRORS)

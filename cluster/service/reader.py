@@ -4,11 +4,11 @@
 
 This process loads what is needed, and then only waits for sockets on the socket DESCRIPTOR, with settings as JSON; each
 goes to a new child, made in milliseconds, which answers on it. What is said either way are frames, each of which
-carries the number of its request. `R` is a request, as JSON; `S` stops it if it is at work. Of an answer, `A` says that
-the request is taken up, `H` holds a header as JSON, `D` a part of the body, `E` an error as JSON, `Z` the end; each
-begins with the first and ends with one of the last two. `Q` says that a stream of starts goes on with another query,
-for which the time that is allowed begins anew. A process ends with its socket, whatever it is at: so none outlives the
-service. Nothing is pickled.
+carries the number of its request. `R` is a request: a line of JSON, and the body that it came with. `S` stops it if it
+is at work. Of an answer, `A` says that the request is taken up, `H` holds a header as JSON, `D` a part of the body, `E`
+an error as JSON, `Z` the end; each begins with the first and ends with one of the last two. `Q` says that a stream of
+starts goes on with another query, for which the time that is allowed begins anew. A process ends with its socket,
+whatever it is at: so none outlives the service. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ import pyarrow as pa
 
 import enumerator.statistics  # noqa: F401  # loads SciPy's distributions: once, for all children
 from cluster.service.answers import identification, point_as_json
+from cluster.service.bodies import InvalidError, Network, read_as
 from cluster.service.formats import ENCODERS
 from cluster.service.frames import HEAD_BYTES, head, packed
+from cluster.service.settings import read_request
 from cluster.service.view import GoneError, Moments, View
 from cluster.statistics_commands import computed
 from enumerator import query
+from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
 from enumerator.orbits import with_orbit_size
@@ -53,7 +56,16 @@ class LimitError(InputError):
 
 
 # The status of an answer with an error; the first that fits.
-STATUS = ((GoneError, 410), (NotFoundError, 404), (LimitError, 422), (InputError, 400), (CatalogueError, 503))
+STATUS = (
+    (GoneError, 410),
+    (NotFoundError, 404),
+    (LimitError, 422),
+    (InvalidError, 422),
+    (InputError, 400),
+    (CatalogueError, 503),
+)
+# Characters of an error: it may repeat what was sent.
+LONGEST = 2000
 
 
 class Frames(io.RawIOBase):
@@ -107,10 +119,12 @@ class Answers:
         self._moments = Moments(self._atlas.store)
         self._rows, self._json_rows = rows, json_rows
 
-    def answer(self, request: dict[str, Any], frames: Frames) -> None:
+    def answer(self, content: bytes, frames: Frames) -> None:
         """Answer one request. Raises EnumeratorError."""
-        if request["op"] == "identify":
-            self._whole(identification(self._atlas, request["body"]), frames)
+        line, _, body = content.partition(b"\n")
+        request = json.loads(line)
+        if request["op"] in _OF_BODIES:
+            self._whole(_OF_BODIES[request["op"]](self._atlas, body), frames)
             return
         view = self._moments.view(request["snapshot"])
         if request["op"] == "table":
@@ -177,6 +191,26 @@ class Answers:
         frames.end_part()
 
 
+def _network(_: Catalogue, body: bytes) -> dict[str, Any]:
+    """How large the network in a body is."""
+    return {"neurons": read_as(Network, body).neurons}
+
+
+def _identification(atlas: Catalogue, body: bytes) -> dict[str, Any]:
+    return identification(atlas, read_as(Network, body).model_dump(exclude_none=True))
+
+
+def _campaign(_: Catalogue, body: bytes) -> dict[str, Any]:
+    """The campaign that a body describes, and how many starts it is to have."""
+    wanted = read_request(body)
+    named = {"campaign_id": wanted.campaign.id, "campaign_name": name_of(wanted.campaign)}
+    return named | {"starts": wanted.starts}
+
+
+# What is computed from a body alone, and from no moment of the catalogue.
+_OF_BODIES = {"network": _network, "identify": _identification, "campaign": _campaign}
+
+
 def _bounded(batches: Iterator[pa.RecordBatch], most: int, advice: str) -> Iterator[pa.RecordBatch]:
     """The batches, as long as they have no more rows than `most`."""
     seen = 0
@@ -222,7 +256,7 @@ def serve(address: str, connection: socket.socket, settings: dict[str, Any]) -> 
         frames.number, frames.stopped = number, False
         frames.frame(b"A")
         try:
-            answers.answer(json.loads(content), frames)
+            answers.answer(content, frames)
         except (EnumeratorError, MemoryError, pa.ArrowException, RecursionError) as error:
             frames.forget()
             frames.frame(b"E", json.dumps(_told(error)).encode())
@@ -232,14 +266,13 @@ def serve(address: str, connection: socket.socket, settings: dict[str, Any]) -> 
 
 def _told(error: BaseException) -> dict[str, Any]:
     """The status and the one line of an error."""
-    for kind, status in STATUS:
-        if isinstance(error, kind):
-            return {"status": status, "error": " ".join(str(error).split())}
     if isinstance(error, MemoryError | pa.ArrowMemoryError):
         return {"status": 422, "error": "the query needs more memory than it is allowed: select fewer rows or columns."}
     if isinstance(error, RecursionError):
         return {"status": 400, "error": "the query is nested too deeply."}
-    return {"status": 400, "error": " ".join(str(error).split())}
+    status = next((status for kind, status in STATUS if isinstance(error, kind)), 400)
+    line = " ".join(str(error).split())
+    return {"status": status, "error": line if len(line) <= LONGEST else line[:LONGEST] + " ..."}
 
 
 def main(address: str, descriptor: int) -> None:

@@ -100,10 +100,13 @@ class Reader:
         """Whether the process has not ended, as far as is known."""
         return self._streams is not None and not self._streams[0].at_eof() and not self._streams[1].is_closing()
 
-    async def ask(self, request: dict[str, Any]) -> None:
-        """Send a request, and see it taken up. Raises EOFError or OSError if the process is gone."""
+    async def ask(self, request: dict[str, Any], body: bytes = b"") -> None:
+        """Send a request, with the body that it came with, and see it taken up.
+
+        Raises EOFError or OSError if the process is gone.
+        """
         self._number += 1
-        await self._send(b"R", json.dumps(request).encode())
+        await self._send(b"R", json.dumps(request).encode() + b"\n" + body)
         kind, _ = await self.frame(START_SECONDS)
         assert kind == b"A", kind
         self._left = self.seconds
@@ -228,13 +231,13 @@ class Readers:
         """How many are at work, or being replaced."""
         return len(self._readers) - self._idle.qsize()
 
-    async def ask(self, request: dict[str, Any]) -> Answer:
-        """The answer to a request, from its header on. Raises AnswerError."""
-        frames = self._frames(request)
+    async def ask(self, request: dict[str, Any], body: bytes = b"") -> Answer:
+        """The answer to a request, and to the body that it came with, from its header on. Raises AnswerError."""
+        frames = self._frames(request, body)
         _, header = await anext(frames)
         return Answer(frames, json.loads(header))
 
-    async def _frames(self, request: dict[str, Any]) -> AsyncGenerator[tuple[bytes, bytes]]:
+    async def _frames(self, request: dict[str, Any], body: bytes) -> AsyncGenerator[tuple[bytes, bytes]]:
         """The header and the parts of one answer. Raises AnswerError.
 
         This is the one owner of the reader at work, and hands it back once, however it ends: with the answer, by an
@@ -244,7 +247,7 @@ class Readers:
             reader, has_ended = await self._free(), False
             try:
                 try:
-                    await reader.ask(request)
+                    await reader.ask(request, body)
                 except (EOFError, OSError):  # it died before it took the request up, which another one can do
                     continue
                 while True:

@@ -1,10 +1,20 @@
-"""The command `enumerator` as a child of the service: when the service is gone, however it went, it stops."""
+"""The command `enumerator run` as a child of the service: when the service is gone, however it went, it stops.
+
+    python -m cluster.service.run FOLDER OPTION...
+
+FOLDER holds the body of the request that describes the campaign.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from pathlib import Path
+
+# The body, in its folder.
+BODY = "request.json"
 
 
 def _watch() -> None:
@@ -14,8 +24,16 @@ def _watch() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def run(folder: Path, options: list[str]) -> int:
+    """Run the campaign; the exit code."""
+    # As for the command itself: this process must not take a GPU away from the workers.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from cluster.cli import run_command
+    from cluster.service.settings import write_campaign_file
+
+    return run_command(["run", str(write_campaign_file((folder / BODY).read_bytes(), folder)), *options])
+
+
 if __name__ == "__main__":
     threading.Thread(target=_watch, daemon=True).start()
-    from cluster.cli import main
-
-    main()
+    sys.exit(run(Path(sys.argv[1]), sys.argv[2:]))

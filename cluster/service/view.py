@@ -15,14 +15,14 @@ from deltalake import DeltaTable
 from enumerator.datafiles import read
 from enumerator.errors import CatalogueError, InputError
 from enumerator.query import Datasets, reading, run
-from enumerator.selection import TALLY, Selection, Statement, as_sql, needed
+from enumerator.selection import TALLY, Selection, Statement, as_queried, as_sql, campaign_ids, needed
 from enumerator.store import Store
 from enumerator.tables import TABLE_NAMES
 
 # The versions of the tables, in the order of TABLE_NAMES, with dots between.
 _TOKEN = re.compile(rf"\d{{1,15}}(\.\d{{1,15}}){{{len(TABLE_NAMES) - 1}}}")
 # Tables kept in memory: those of which a row is no start, as long as they are of this size at most.
-_KEPT = ("landscapes", "campaigns", "minima", "saddles")
+_KEPT = ("landscapes", "minima", "saddles")
 KEPT_BYTES = 2**28
 # Two results of TALLY, one behind the other, as one.
 _ADDED = (
@@ -99,7 +99,7 @@ class View:
             with _or_gone():
                 dataset = self._store.dataset(self._store.open(name, self.versions[name]))
             kept = name in _KEPT and _size(dataset) <= KEPT_BYTES
-            self._datasets[name] = read(dataset) if kept else dataset
+            self._datasets[name] = read(dataset) if kept else as_queried(name, dataset)
         return self._datasets[name]
 
     def datasets(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, ds.Dataset | pa.Table]:
@@ -148,11 +148,11 @@ class View:
     def _windows(
         self, name: str, selection: Selection, datasets: Datasets, goes_on: Callable[[], None]
     ) -> Iterator[pa.RecordBatch]:
-        chosen = selection.get("campaign")
+        chosen = campaign_ids(selection, datasets)
         statement = f"select campaign_id, min(start_index), max(start_index) from {name} group by all order by all"
         for row in run(statement, {name: datasets[name]}).to_pylist():
             campaign, lowest, highest = row.values()
-            for first in range(lowest, highest + 1, WINDOW) if chosen in (None, campaign) else ():
+            for first in range(lowest, highest + 1, WINDOW) if chosen is None or campaign in chosen else ():
                 window = (campaign, first, first + WINDOW)
                 yield from _batches(as_sql(name, selection, datasets, "tally", window), datasets)
                 goes_on()

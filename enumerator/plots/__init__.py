@@ -54,7 +54,7 @@ def plot_all(catalogue: Catalogue, folder: Path | str, kind: str = "png", **sele
     folder = Path(folder)
     for sample in chosen:
         for name, drawn in _figures(catalogue, sample):
-            written.append(_save(drawn, folder / _folder_name(sample) / f"{name}.{kind}"))
+            written.append(_save(drawn, folder / sample.names[0] / f"{name}.{kind}"))
     if len({sample.students for sample in chosen}) > 1:
         for of, name in (("global", "share-of-the-global-minimum"), ("order", "mean-order")):
             if of == "global" or any(row["anti_aligned"] is not None for sample in chosen for row in sample.ends()):
@@ -78,12 +78,6 @@ def _figures(catalogue: Catalogue, sample: Sample) -> list[tuple[str, Figure]]:
         if found["effective_students"]:
             figures.append((f"overlaps-{row['label']}", overlaps(catalogue, row["minimum_id"])))
     return figures
-
-
-def _folder_name(sample: Sample) -> str:
-    """relu.17.17.gradient-flow.c-5345c825919c86a2"""
-    dynamics = sample.dynamics.split(" ")[0]
-    return f"{sample.activation}.{sample.students}.{sample.teachers}.{dynamics}.{sample.campaign_ids[0]}"
 
 
 def _save(drawn: Figure, path: Path) -> Path:

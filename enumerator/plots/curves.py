@@ -151,7 +151,7 @@ def stopped_early(catalogue: Catalogue, campaign: str | Sequence[str]) -> Figure
         if row["outcome"] == ENDED and row["anti_aligned"] is not None
     }
     if not ends:
-        raise InputError(f"the minima of campaign {sample.campaigns} have no order: there is nothing to draw.")
+        raise InputError(f"the minima of campaign {sample.campaign_names} have no order: there is nothing to draw.")
     stops = [("gradient_norm", value) for value in GRADIENT_NORMS], [("flow_time", value) for value in FLOW_TIMES]
     drawn = figure(PAGE, 2.9)
     parts = drawn.subplots(1, 2, sharey=True, width_ratios=(4, 5))

@@ -92,6 +92,8 @@ _COMPARISONS = pa.schema(
     [
         ("first", pa.string()),
         ("second", pa.string()),
+        ("first_name", pa.string()),
+        ("second_name", pa.string()),
         ("question", pa.string()),
         ("test", pa.string()),
         ("statistic", pa.float64()),
@@ -108,6 +110,8 @@ _COMPARISONS = pa.schema(
         ("second_starts", pa.int64()),
         ("first_dynamics", pa.string()),
         ("second_dynamics", pa.string()),
+        ("first_law", pa.string()),
+        ("second_law", pa.string()),
         ("first_settings", pa.string()),
         ("second_settings", pa.string()),
     ]
@@ -131,15 +135,15 @@ def compare(
     """
     if wrong := [question for question in questions if question not in QUESTIONS]:
         raise InputError(f"`questions` must be of {', '.join(QUESTIONS)}, got {wrong[0]!r}.")
-    chosen = samples(catalogue, pool_seeds=False, campaign=campaigns, **selection)
+    wanted = None if campaigns is None else [campaigns] if isinstance(campaigns, str) else list(campaigns)
+    chosen = samples(catalogue, pool_seeds=False, campaign=wanted, **selection)
     if len(chosen) < 2:
         raise InputError(f"a comparison needs at least two campaigns with starts, got {len(chosen)}.")
-    if campaigns is not None:
-        chosen.sort(key=lambda sample: list(campaigns).index(sample.campaigns))
-    settings = {
-        entry[0]: entry[2]
-        for entry in opened(catalogue, StartSelection(campaign=[s.campaigns for s in chosen])).campaigns
-    }
+    selected = opened(catalogue, StartSelection(campaign=[sample.campaigns for sample in chosen])).campaigns
+    settings = {entry.id: entry.settings for entry in selected}
+    if wanted is not None:
+        places = {entry.id: min(map(wanted.index, {entry.id, entry.name} & set(wanted))) for entry in selected}
+        chosen.sort(key=lambda sample: places[sample.campaigns])
     rows: list[dict[str, Any]] = []
     for first, second in combinations(chosen, 2):
         paired = _share_starts(settings[first.campaigns], settings[second.campaigns])
@@ -169,6 +173,8 @@ def _comparison(
     """A row of `compare`, p_corrected left out; `pairs` as `_pairs` gives them, None for independent samples."""
     names = [_class_names(sample, question) for sample in (first, second)]
     row: dict[str, Any] = {"first": first.campaigns, "second": second.campaigns, "question": question}
+    row |= {"first_name": first.campaign_names, "second_name": second.campaign_names}
+    row |= {"first_law": first.law, "second_law": second.law}
     row |= {"first_dynamics": first.dynamics, "second_dynamics": second.dynamics}
     row |= {"first_settings": first.settings, "second_settings": second.settings}
     if pairs is not None:

@@ -5,18 +5,18 @@ The starts themselves are only ever touched by grouping queries, so ten million 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
+from enumerator.campaign_names import PLAIN, dynamics_text, law_text, settings_text, with_names
 from enumerator.errors import InputError
-from enumerator.problem import SINGLE_ABOVE, Tolerances, digest
 from enumerator.query import one_of, run
+from enumerator.records import campaign_json
 
 if TYPE_CHECKING:
     from enumerator.catalogue import Catalogue
@@ -25,15 +25,13 @@ if TYPE_CHECKING:
 # The ends of starts that are minima; all other starts stay in the denominator.
 ENDED = "converged"
 OUTCOMES = (ENDED, "saddle", "unfinished", "diverged")
-# `Sample.settings` where nothing differs from the defaults.
-PLAIN = "default"
 
 
 class StartSelection(TypedDict, total=False):
     """Which starts. What is not given, or None, leaves the choice open.
 
     students, teachers, activation, landscape (an id): only these landscapes.
-    campaign (an id, or several), dynamics (a name): only these campaigns.
+    campaign (a name or an id, or several), dynamics (a name), dimension, scale, seed: only these campaigns.
     where: an SQL condition on the columns of table `starts`. It conditions every share: one on the outcome, or on
         the flow time, gives shares that belong to no initial law.
     """
@@ -44,6 +42,9 @@ class StartSelection(TypedDict, total=False):
     landscape: str | None
     campaign: str | Sequence[str] | None
     dynamics: str | None
+    dimension: int | None
+    scale: float | None
+    seed: int | None
     where: str | None
 
 
@@ -67,6 +68,7 @@ class Sample:
     law: str
     settings: str
     campaign_ids: tuple[str, ...]
+    names: tuple[str, ...]
     classes: pa.Table
 
     @property
@@ -78,6 +80,11 @@ class Sample:
     def campaigns(self) -> str:
         """The ids of the campaigns, with commas between."""
         return ",".join(self.campaign_ids)
+
+    @property
+    def campaign_names(self) -> str:
+        """The names of the campaigns, with commas between."""
+        return ",".join(self.names)
 
     @property
     def unusual(self) -> list[str]:
@@ -119,6 +126,7 @@ SAMPLE_FIELDS = (
     ("law", pa.string()),
     ("settings", pa.string()),
     ("campaigns", pa.string()),
+    ("campaign_names", pa.string()),
     ("landscape_id", pa.string()),
 )
 _CLASS_FIELDS = pa.schema(
@@ -136,12 +144,22 @@ _CLASS_FIELDS = pa.schema(
 )
 
 
+class Selected(NamedTuple):
+    """A campaign: its id and name, the sample that its starts may be counted in, its landscape's id, its settings."""
+
+    id: str
+    name: str
+    sample: str
+    landscape_id: str
+    settings: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Source:
-    """Tables to query by name, and the campaigns selected: (id, landscape id, settings)."""
+    """Tables to query by name, and the campaigns selected."""
 
     tables: Mapping[str, Any]
-    campaigns: tuple[tuple[str, str, dict[str, Any]], ...]
+    campaigns: tuple[Selected, ...]
     condition: str
 
     def query(self, statement: str) -> pa.Table:
@@ -169,18 +187,27 @@ def opened(source: Catalogue | Enumeration, selection: StartSelection, names: It
         )
     atlas: Any = source
     tables = atlas.datasets({"starts", "minima", "saddles", *names})
-    kept: Any = {name: selection.get(name) for name in ("students", "teachers", "activation", "landscape", "dynamics")}
-    kept["columns"] = "campaign_id,landscape_id,campaign"
+    kept: Any = {name: value for name, value in selection.items() if name not in ("campaign", "where")}
+    kept["columns"] = _SELECTED
     wanted = [campaign] if campaign is None or isinstance(campaign, str) else list(campaign)
     rows = [row for name in dict.fromkeys(wanted) for row in atlas.campaigns(**kept, campaign=name).to_pylist()]
-    campaigns = ((row["campaign_id"], row["landscape_id"], json.loads(row["campaign"])) for row in rows)
-    return Source(tables, tuple(campaigns), condition)
+    # By their ids, as one may be named twice, by its name and by its id.
+    return Source(tables, tuple({row["campaign_id"]: _selected(row) for row in rows}.values()), condition)
+
+
+_SELECTED = ("campaign_id", "campaign_name", "sample", "landscape_id", "campaign")
+
+
+def _selected(row: Mapping[str, Any]) -> Selected:
+    campaign_id, name, sample, landscape_id, settings = (row[column] for column in _SELECTED)
+    return Selected(campaign_id, name, sample, landscape_id, json.loads(settings))
 
 
 def _found(found: Enumeration, condition: str) -> Source:
     campaign = found.result.campaign
+    row = {"campaign_id": campaign.id, "landscape_id": campaign.landscape.id, "campaign": campaign_json(campaign)}
     tables = {"starts": found.starts, "minima": found.minima, "saddles": found.saddles}
-    return Source(tables, ((campaign.id, campaign.landscape.id, campaign.to_dict()),), condition)
+    return Source(tables, (_selected(with_names(pa.Table.from_pylist([row])).to_pylist()[0]),), condition)
 
 
 def samples(source: Catalogue | Enumeration, pool_seeds: bool = True, **selection: Any) -> list[Sample]:
@@ -190,10 +217,9 @@ def samples(source: Catalogue | Enumeration, pool_seeds: bool = True, **selectio
     initial law. `pool_seeds=False` keeps those apart too. Raises InputError for names that do not exist.
     """
     selected = opened(source, StartSelection(**selection))
-    groups: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
+    groups: dict[str, list[Selected]] = {}
     for entry in selected.campaigns:
-        settings = {name: value for name, value in entry[2].items() if name != "seed" or not pool_seeds}
-        groups.setdefault(json.dumps([entry[1], settings], sort_keys=True), []).append(entry)
+        groups.setdefault(entry.sample if pool_seeds else entry.id, []).append(entry)
     if not selected.campaigns:
         return []
     counted = _counted(selected)
@@ -228,7 +254,7 @@ def one_sample(source: Catalogue | Enumeration, **selection: Any) -> Sample:
 
 def _counted(source: Source) -> dict[str, list[dict[str, Any]]]:
     """By campaign: outcome, point, hits, first (lowest index), even."""
-    campaigns = one_of("campaign_id", [entry[0] for entry in source.campaigns])
+    campaigns = one_of("campaign_id", [entry.id for entry in source.campaigns])
     rows = source.query(f"""
         select campaign_id, outcome, coalesce(minimum_id, saddle_id) as point, count(*) as hits,
             min(start_index) as first, max(start_index) as last, count(*) filter (start_index % 2 = 0) as even
@@ -250,7 +276,7 @@ def _counted(source: Source) -> dict[str, list[dict[str, Any]]]:
 
 def _points(source: Source) -> dict[str, list[dict[str, Any]]]:
     """The minima and saddles by landscape."""
-    landscapes = one_of("landscape_id", sorted({entry[1] for entry in source.campaigns}))
+    landscapes = one_of("landscape_id", sorted({entry.landscape_id for entry in source.campaigns}))
     columns = "landscape_id, minimum_id, label, loss, anti_aligned, orbit_size_log10"
     rows = source.query(f"""
         select 'converged' as outcome, {columns} from minima where {landscapes}
@@ -262,63 +288,38 @@ def _points(source: Source) -> dict[str, list[dict[str, Any]]]:
     return points
 
 
-def _sample(source: Source, group: list[tuple[str, str, dict[str, Any]]], counted: Any, points: Any) -> Sample:
+def _sample(source: Source, group: list[Selected], counted: Any, points: Any) -> Sample:
     """The counts of some campaigns added up."""
     hits: dict[tuple[str, str | None], dict[str, Any]] = {}
     before = 0
-    for campaign, _, _ in group:
-        rows = counted.get(campaign, [])
+    for entry in group:
+        rows = counted.get(entry.id, [])
         for row in rows:
-            entry = hits.setdefault(
+            end = hits.setdefault(
                 (row["outcome"], row["point"]), {"hits": 0, "first": before + row["first"], "even": 0}
             )
-            entry["hits"] += row["hits"]
-            entry["even"] += row["even"]
+            end["hits"] += row["hits"]
+            end["even"] += row["even"]
         before += sum(row["hits"] for row in rows)
-    _, landscape_id, settings = group[0]
+    landscape_id, settings = group[0].landscape_id, group[0].settings
     none = {"hits": 0, "first": None, "even": 0}
     classes = []
     for point in points.get(landscape_id, []):
         found = hits.pop((point["outcome"], point["minimum_id"]), None)
         if found or point["outcome"] == ENDED:
             classes.append(point | (found or none))
-    for (outcome, point), entry in sorted(hits.items(), key=lambda item: OUTCOMES.index(item[0][0])):
-        classes.append({"outcome": outcome, "minimum_id": point} | entry)
+    for (outcome, point), end in sorted(hits.items(), key=lambda item: OUTCOMES.index(item[0][0])):
+        classes.append({"outcome": outcome, "minimum_id": point} | end)
     landscape = settings["landscape"]
     return Sample(
         landscape_id=landscape_id,
         students=landscape["students"],
         teachers=landscape["teachers"],
         activation=landscape.get("activation", "relu"),
-        dynamics=_with_settings(settings["dynamics"]),
-        law=_law(settings["law"]),
-        settings=_settings(landscape, settings["tolerances"]),
-        campaign_ids=tuple(entry[0] for entry in group),
+        dynamics=dynamics_text(settings["dynamics"]),
+        law=law_text(settings["law"]),
+        settings=settings_text(landscape, settings["tolerances"]),
+        campaign_ids=tuple(entry.id for entry in group),
+        names=tuple(entry.name for entry in group),
         classes=pa.Table.from_pylist(classes, schema=_CLASS_FIELDS),
     )
-
-
-def _with_settings(dynamics: Mapping[str, Any]) -> str:
-    """gradient-descent step=0.1"""
-    return " ".join([dynamics["name"], *(f"{key}={value:g}" for key, value in dynamics.items() if key != "name")])
-
-
-def _law(law: Mapping[str, Any]) -> str:
-    """d=1000 scale=1"""
-    second = [f"second-layer={law['second_layer']}"] if "second_layer" in law else []
-    first = [f"table={law['table'][:8]}"] if "table" in law else [f"d={law['dimension']}", f"scale={law['scale']:g}"]
-    return " ".join([*first, *second])
-
-
-def _settings(landscape: Mapping[str, Any], tolerances: Mapping[str, float]) -> str:
-    """activation_slope=0.2 constraint=normalized second_layer=trained T=0f3a91bc linger_below=0 precision=mixed"""
-    named = {name: landscape[name] for name in ("activation_slope", "constraint", "second_layer") if name in landscape}
-    if "T" in landscape:
-        named["T"] = digest({"T": landscape["T"]})[:8]
-    usual = dataclasses.asdict(Tolerances())
-    named |= {name: tolerances[name] for name in usual if tolerances.get(name, usual[name]) != usual[name]}
-    if named.get("single_above") == SINGLE_ABOVE:
-        del named["single_above"]
-        named["precision"] = "mixed"
-    shown = (f"{name}={value if isinstance(value, str) else format(value, 'g')}" for name, value in named.items())
-    return " ".join(shown) or PLAIN

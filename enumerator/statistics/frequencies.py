@@ -209,7 +209,7 @@ def distributions(
         "order": "outcome, null as label, case when outcome = 'converged' then points.anti_aligned end as anti_aligned",
         "outcome": "outcome, null as label, null::int as anti_aligned",
     }[by]
-    return selected.query(f"""
+    found = selected.query(f"""
         with points as (
             select minimum_id, label, anti_aligned from minima
             union all select minimum_id, label, anti_aligned from saddles
@@ -230,3 +230,6 @@ def distributions(
         select campaign_id, '{of}' as quantity, outcome, label, anti_aligned, starts, "null", mean, q[1] as least,
             q[2] as q05, q[3] as q25, q[4] as median, q[5] as q75, q[6] as q95, q[7] as largest
         from grouped order by campaign_id, outcome, anti_aligned, label""")
+    names = {entry.id: entry.name for entry in selected.campaigns}
+    called = [names[campaign] for campaign in found["campaign_id"].to_pylist()]
+    return found.add_column(1, "campaign_name", pa.array(called, pa.string()))
