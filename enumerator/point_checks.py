@@ -21,6 +21,7 @@ from enumerator.recomputation import (
     precise_loss,
     recompute,
 )
+from enumerator.recomputation_flat import flat_directions
 from enumerator.symmetry import canonical_form, orbit_size_log10
 
 # Over the largest squared norm of a teacher. The loss is a sum of (K + M)^2 kernels, each off by one
@@ -74,7 +75,10 @@ def check_point(
         return
     value = recompute(Q, R, landscape, point.second_layer_weights)
     spectrum, flat = _split_flat(value.hessian, tolerances.definite)
-    verdict, above = _verdicts(value, point, tolerances.definite)
+    all_flat = flat  # no constrained student merges with another
+    if landscape.constraint == "none":
+        all_flat = flat_directions(Q, R, landscape, point.second_layer_weights, tolerances.definite)
+    verdict, above = _verdicts(value, point, tolerances.definite, all_flat > flat)
     numbers: list[tuple[str, float | None, float]] = [
         ("loss", value.loss, LOSS * scale),
         ("splitting_min", _finite(value.splitting), EIGENVALUE),
@@ -107,7 +111,7 @@ def check_point(
         ("verdict", verdict),
         ("verdict_above", above),
         ("anti_aligned", value.anti_aligned),
-        ("flat_dimension", flat + _hidden_flat(value, landscape, len(Q)) + (len(Q) if trained else 0)),
+        ("flat_dimension", all_flat),
         ("effective_students", len(Q)),
         ("students", landscape.students),
         ("teachers", landscape.teachers),
@@ -161,16 +165,8 @@ def _finite(values: np.ndarray) -> float | None:
     return float(lowest) if np.isfinite(lowest) else None
 
 
-def _hidden_flat(value: Recomputed, landscape: Landscape, effective: int) -> int:
-    """Flat directions of the students beyond the effective network: one each, r at zero loss; r an opposite pair."""
-    if not landscape.g.is_homogeneous:
-        return (landscape.students - effective) // 2 * landscape.teacher_rank if landscape.g.is_odd else 0
-    zero = value.loss <= ZERO_LOSS * landscape.overlap_scale
-    return (landscape.students - effective) * (int(np.linalg.matrix_rank(landscape.T)) if zero else 1)
-
-
-def _verdicts(value: Recomputed, point: StationaryPoint, definite: float) -> tuple[str, str]:
-    """Second-order verdicts at d = r and at d > r, from signs alone."""
+def _verdicts(value: Recomputed, point: StationaryPoint, definite: float, has_more_flat: bool) -> tuple[str, str]:
+    """Second-order verdicts at d = r and at d > r, from signs alone; have more students more flat directions?"""
     largest = value.hessian.max(initial=0.0)
     threshold = definite * largest
     order = [MINIMUM, FLAT_MINIMUM, UNDECIDED, SADDLE]
@@ -182,7 +178,7 @@ def _verdicts(value: Recomputed, point: StationaryPoint, definite: float) -> tup
     inside = sign(value.hessian.min(initial=largest), threshold, own)
     outside = sign(value.perpendicular.min(initial=largest), threshold, own)
     if len(point.Q) < point.landscape.students:
-        hidden = hidden_above = FLAT_MINIMUM if _hidden_flat(value, point.landscape, len(point.Q)) else MINIMUM
+        hidden = hidden_above = FLAT_MINIMUM if has_more_flat else MINIMUM
         if value.loss > ZERO_LOSS * point.landscape.overlap_scale:
             if not point.landscape.g.is_homogeneous:  # what else is left out is not decided at a positive loss
                 return max(inside, UNDECIDED, key=order.index), max(inside, outside, UNDECIDED, key=order.index)

@@ -39,8 +39,8 @@ class Network:
 
     @property
     def scale_directions(self) -> int:
-        """Directions in which scale moves between the layers of a neuron, at no loss: one each if both are trained."""
-        return 0 if self.second_layer_weights is None else len(self.W)
+        """Directions in which scale moves between the layers of a student, at no loss: one each if both are trained."""
+        return 0 if self.second_layer_weights is None else self.landscape.students
 
     @property
     def coloured(self) -> NDArray[np.float64]:

@@ -25,6 +25,8 @@ Matrix = NDArray[np.float64]
 
 # Digits of the high-precision reference: far beyond what 50 digits lose in any cancellation here.
 DIGITS = 50
+# Sines below this are rounding: copies of one neuron, and students that are a teacher.
+PARALLEL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def _angles(W: Matrix, others: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     residual = directions[None] - along[:, :, None] * units[:, None]
     residual -= np.einsum("kna,ka->kn", residual, units)[:, :, None] * units[:, None]
     sine = np.linalg.norm(residual, axis=2)
-    normal = residual / np.where(sine > 0, sine, 1.0)[:, :, None]
+    # What is parallel up to rounding has no direction of its own: a block of the Hessian tends to a limit there.
+    normal = residual / np.where(sine > PARALLEL, sine, np.inf)[:, :, None]
     return np.arctan2(sine, along), normal, units
 
 
@@ -87,7 +90,7 @@ def recompute(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = Non
     size, splitting = W.size, np.full(K, np.inf)
     if landscape.g.is_homogeneous:
         slopes = landscape.g.slopes
-        gradient, blocks, C, alphas, units = _rectifier_derivatives(W, V, slopes, np.ones(K) if a is None else a)
+        gradient, blocks, C, alphas, units = rectifier_derivatives(W, V, slopes, np.ones(K) if a is None else a)
         splitting = _splitting(blocks[np.arange(K), np.arange(K)], units, (slopes[0] ** 2 + slopes[1] ** 2) / 2)
     else:
         gradient, blocks, C = smooth_derivatives(landscape.g, W, V)
@@ -110,7 +113,7 @@ def recompute(Q: Matrix, R: Matrix, landscape: Landscape, a: Matrix | None = Non
     )
 
 
-def _rectifier_derivatives(
+def rectifier_derivatives(
     W: Matrix, V: Matrix, slopes: tuple[float, float], a: Matrix
 ) -> tuple[Matrix, Matrix, Matrix, Matrix, Matrix]:
     """Gradient, Hessian blocks (K, K, r, r), C, alphas and unit vectors of a homogeneous activation with these slopes.

@@ -256,10 +256,10 @@ def _mended_point(row: dict[str, Any], landscape: Landscape | None, tolerances: 
     """
     if landscape is None or not row["R"].size or row["R"].size % landscape.teachers:
         return None
-    R = row["R"].reshape(-1, landscape.teachers)
+    R, signs = row["R"].reshape(-1, landscape.teachers), row["second_layer_weights"]
     W = R @ np.linalg.pinv(landscape.teacher_factor).T
     try:
-        new = row | records.point_columns(canonical(examine(W, landscape, tolerances)))
+        new = row | records.point_columns(canonical(examine(W, landscape, tolerances, signs)))
         name = "saddles" if new["verdict"] == SADDLE else "minima"
         point = records.point_from_row(new, landscape)
         wrong = [*check_point(name, new, point, landscape, tolerances, np.random.default_rng(0), precise=True)]

@@ -138,13 +138,22 @@ def _hidden_verdict(network: Network, stays: NDArray[np.float64], definite: floa
 
 
 def _flat_directions(network: Network) -> int:
-    """Directions in which the Hessian of a generic student of this effective network vanishes, beyond its own."""
+    """Directions in which the Hessian of a generic student of this effective network vanishes, beyond its own.
+
+    Those of scale between the layers left out. A further neuron of a homogeneous activation is a copy of one: norm
+    moves between the two, and at zero loss they part at a cost of third order. Others are opposite pairs, or at
+    rest; at a positive loss nothing is stationary that moves them.
+    """
     landscape, rank = network.landscape, network.landscape.teacher_rank
-    hidden = landscape.students - len(network.W)
+    hidden, is_zero = landscape.students - len(network.W), has_zero_loss(network.loss, landscape)
+    if not hidden or not len(network.W):  # neurons at rest where there is none to be a copy of have no Hessian
+        return 0
     if landscape.g.is_homogeneous:
-        return hidden * (rank if has_zero_loss(network.loss, landscape) else 1)
-    # Opposite pairs; neurons at rest are held there, where the loss bends up.
-    return hidden // 2 * rank if landscape.g.is_odd else 0
+        return hidden * (rank if is_zero else 1)
+    if not is_zero:
+        return 0
+    # At zero loss each pair, or all neurons at rest, bend the loss in as many directions as one neuron does.
+    return (hidden // 2 if landscape.g.is_odd else hidden - 1) * rank
 
 
 def examine(
@@ -155,7 +164,8 @@ def examine(
     Spectra are those of the effective network; where it has fewer neurons than the student, the
     verdicts take the further directions of the student into account, and `flat_dimension` counts those
     in which the Hessian of the student vanishes: one for every further neuron (norm moves between
-    copies), or r at zero loss; for an odd activation r for every pair of opposite neurons.
+    copies), or r at zero loss; and with a trained second layer one more for every student (scale moves between its
+    layers).
     """
     network = network_of(W, landscape, signs)
     g = landscape.g

@@ -33,6 +33,7 @@ NOT_CORE |= {
     "point_table",
     "query",
     "recomputation",
+    "recomputation_flat",
     "recomputation_smooth",
     "recomputation_manifold",
     "records",
