@@ -33,6 +33,7 @@ from cluster.options import (
 )
 from cluster.output import choose_format, write_table, write_text
 from cluster.progress import DISPLAYS, check_display
+from cluster.stopping import stop_as_interrupt_does
 from cluster.usage import COMPLETE, print_version, program, usage_advice
 from enumerator.activations import ACTIVATIONS
 from enumerator.campaign_names import name_of
@@ -143,7 +144,8 @@ def run(
     """Enumerate the minima of a landscape into a catalogue, and print those that this campaign found.
 
     The same command resumes a run that was stopped; a larger --starts extends it. Ctrl-C stops a run after the shard
-    that is being stored (exit code 130), and so does --time-limit, with exit code 0 and the minima found so far.
+    that is being stored (exit code 130), as SIGTERM and the end of its terminal do, and --time-limit, with exit code 0
+    and the minima found so far. `nohup enumerator run ...` outlives its terminal.
 
     --progress json prints an object on a line when there is news, at most once a second and at the end, and nothing
     else but an error: campaign_id and campaign_name; done and asked, starts; rate, starts per second, and seconds_left,
@@ -388,6 +390,7 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     # This process computes little: it must not take a GPU away from the workers.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    stop_as_interrupt_does()
     sys.exit(run_command(sys.argv[1:]))
 
 

@@ -15,6 +15,7 @@ from cluster.plan import default_shard_size, missing_shards, quick
 from cluster.pool import Pool, room_for_workers
 from cluster.progress import Display, Tally, display
 from cluster.session import ray_session
+from cluster.stopping import leave_terminal, stopping
 from enumerator.catalogue import Catalogue, CommitSummary
 from enumerator.errors import InputError
 from enumerator.problem import Campaign
@@ -68,7 +69,7 @@ def run_campaign(
     Starts Ray on this machine by itself, for itself alone, unless Ray runs in this process already or
     `address` names a cluster; it shuts down only what it started. `workers` defaults to one per core,
     or per GPU; on the cluster at `address` they come and go with its nodes, and wait as long as there are none.
-    `progress` is one of `cluster.progress.DISPLAYS`, or a display. Ctrl-C and SIGTERM (`interrupted`), or
+    `progress` is one of `cluster.progress.DISPLAYS`, or a display. Ctrl-C, SIGTERM and SIGHUP (`interrupted`), or
     `time_limit` seconds (`timed_out`), end the run after the shard that is being committed; the same
     call goes on from there. Raises InputError for bad input, SolverError if a worker fails or a shard
     ends its worker again and again.
@@ -157,13 +158,14 @@ class StoppedError(Exception):
 
 
 class StopSignals:
-    """Ctrl-C and SIGTERM ask the run to stop, as long as the block lasts; a second one interrupts it on the spot."""
+    """Ctrl-C, SIGTERM and SIGHUP ask the run to stop while the block lasts; a second one interrupts it on the spot."""
 
     def __init__(self) -> None:
         self.asked = self._at_once = False
         self._before: dict[int, Any] = {}
 
     def _ask(self, number: int, frame: object) -> None:
+        leave_terminal(number)
         if self.asked or self._at_once:
             self.asked = True
             raise KeyboardInterrupt
@@ -187,7 +189,7 @@ class StopSignals:
     def arm(self) -> None:
         """Take the signals, again if someone else took them; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stopping():
                 before = signal.signal(number, self._ask)
                 self._before.setdefault(number, before)
 

@@ -20,6 +20,7 @@ import ray
 import ray.util
 
 from cluster.machine import available_cores, available_gpus
+from cluster.stopping import hang_up_withheld
 from enumerator.errors import EnumeratorError
 
 # Results pass through here on their way to the driver; a shard of 256 starts at K = M = 100 takes 41 MB.
@@ -93,7 +94,7 @@ def _own_ray(cores: int, gpus: int) -> Iterator[None]:
 
 
 def _start(folder: str, cores: int, gpus: int) -> None:
-    with _free_ports():
+    with _free_ports(), hang_up_withheld():
         ray.init(
             address="local",
             num_cpus=cores,
@@ -102,7 +103,8 @@ def _start(folder: str, cores: int, gpus: int) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=folder,
+            # Ray opens its folder to every user: that of the run, around it, stays closed.
+            _temp_dir=os.path.join(folder, "ray"),
         )
 
 
