@@ -47,9 +47,8 @@ def _serve(
     The description of the interface is at /openapi.json. `enumerator.connect(url)` reads it from Python.
     Ctrl-C ends the service, and stops what it runs; what is stored stays.
     """
-    import uvicorn
-
     from cluster.service.app import create_app
+    from cluster.service.connections import server_of
     from cluster.service.limits import Limits, check_exposure, read_token
     from cluster.service.runs import Runs
     from cluster.service.shell import PREFIX
@@ -65,8 +64,8 @@ def _serve(
     limits = Limits(query_seconds=query_seconds, query_bytes=query_memory * 2**20, readers=readers)
     arguments = () if workers is None else ("--workers", str(workers))
     app = create_app(catalogue, token, limits, Runs(catalogue, arguments), root_path)
+    server = server_of(app, app.state.enumerator.connections)
     with _listening(host, port) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30))
         shown = f"[{host}]" if ":" in host else host
         say(f"Serving {catalogue} on http://{shown}:{listener.getsockname()[1]}; Ctrl-C ends it.")
         with contextlib.suppress(KeyboardInterrupt):

@@ -56,10 +56,33 @@ class Service(NamedTuple):
                 return Reply(error.code, error.headers, error.read())
 
 
+# The service with limits that the command does not ask for.
+_LIMITED = """
+import json, socket, sys
+from cluster.service.app import create_app
+from cluster.service.connections import server_of
+from cluster.service.limits import Limits
+app = create_app(sys.argv[1], limits=Limits(**json.loads(sys.argv[2])))
+listener = socket.create_server(("127.0.0.1", 0))
+print(f"http://127.0.0.1:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
+server_of(app, app.state.enumerator.connections).run([listener])
+"""
+
+
 @contextmanager
-def serving(catalogue: Path | str, *options: str, **environment: str) -> Iterator[Service]:
-    """`enumerator serve` on a free port, until the block ends."""
+def serving(
+    catalogue: Path | str,
+    *options: str,
+    limits: dict[str, float] | None = None,
+    files: int | None = None,
+    **environment: str,
+) -> Iterator[Service]:
+    """`enumerator serve` on a free port, until the block ends; with other limits, or so many descriptors of files."""
     command = [sys.executable, "-m", "cluster.cli", "serve", str(catalogue), "--port", "0", *options]
+    if limits is not None:
+        command = [sys.executable, "-c", _LIMITED, str(catalogue), json.dumps(limits)]
+    if files is not None:
+        command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     inherited = {name: value for name, value in os.environ.items() if name != "ENUMERATOR_TOKEN"}
     process = subprocess.Popen(
         command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, env={**inherited, **environment}

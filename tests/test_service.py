@@ -242,7 +242,8 @@ def test_a_campaign_is_started_followed_cancelled_and_completed(path, remote, se
     settings = {"students": 3, "teachers": 3, "dimension": 5, "shard_size": 64}
     stands = remote.start(**settings, starts=1_000_000)
     name = stands["campaign_id"]
-    assert remote.start(**settings, starts=1_000_000)["campaign_id"] == name, "sent twice it is one campaign"
+    again = service.request("POST", "/campaigns", {**settings, "starts": 1_000_000}, X_Forwarded_Prefix="/atlas")
+    assert again.headers["Location"] == f"/atlas/campaigns/{name}", "sent twice it is one campaign"
     busy = service.request("POST", "/campaigns", {**settings, "seed": 1})
     assert (busy.status, busy.json["error"]) == (409, f"{name} is running: wait for its end, or cancel it.")
     until(lambda: remote.status(name)["done"] > 0)

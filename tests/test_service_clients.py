@@ -48,8 +48,8 @@ def asked(service, method: str, path: str, headers=()) -> tuple[int, dict[str, s
     "target",
     [
         *("/health", "/metrics", "/tables", "/openapi.json", "/tables/minima", "/tables/minima?format=csv&limit=3"),
-        *("/tables/starts?format=parquet", "/tables/starts?format=arrow", "/statistics/frequencies?format=csv"),
-        *("/sql?query=select+1+as+n", "/sql?query=select+1+as+n&format=parquet", "/minima/nothing", "/tables/nothing"),
+        *("/tables/starts?format=parquet", "/tables/minima?format=parquet&limit=2", "/statistics/frequencies"),
+        *("/sql?query=select+1+as+n", "/sql?query=select+1+as+n&format=arrow", "/minima/nothing", "/tables/nothing"),
         *("/campaigns/nothing", "/campaigns/nothing/logs", "/sql?query=select+nothing", "/nowhere"),
     ],
 )
@@ -59,7 +59,9 @@ def test_head_tells_what_get_would_without_the_body(service, target):
     assert status == expected
     for name in ("content-type", "etag", "link", "vary", "accept-ranges"):
         assert told.get(name) == full.get(name), name
-    if target != "/metrics" and "content-length" in told:  # which counts
+    if "/sql" in target and "format=" in target:  # not computed to the end for its size
+        assert "content-length" not in told
+    elif target != "/metrics":  # which counts
         assert int(told["content-length"]) == len(body)
 
 
@@ -90,7 +92,5 @@ def test_a_root_path_counts_and_not_what_a_client_says(path, capsys):
     with serving(path, "--readers", "1", "--workers", "1", "--root-path", "/atlas/v1") as service:
         assert service.get("/health").status == 200
         assert links(service, "X-Forwarded-Prefix: /evil") == ["/atlas/v1/tables/minima", "/atlas/v1/tables"]
-        started = service.request("POST", "/campaigns", {"students": 2, "teachers": 2, "dimension": 4})
-        assert started.headers["Location"] == "/atlas/v1/campaigns/" + started.json["campaign_id"]
     assert run_command(["serve", str(path), "--root-path", "atlas/"]) == 2
     assert capsys.readouterr().err.startswith("error: `--root-path` must be a path such as /atlas, without a slash")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,11 +16,14 @@ from starlette.exceptions import HTTPException
 
 from cluster.service import control, tables
 from cluster.service.bodies import InvalidError
+from cluster.service.connections import Connections
 from cluster.service.limits import Limits
 from cluster.service.metrics import Metrics
+from cluster.service.ranges import Steady
 from cluster.service.readers import AnswerError, Nursery, Readers
 from cluster.service.runs import Runs
 from cluster.service.shell import Shell
+from cluster.service.spool import Spool
 from cluster.service.view import Clock
 from enumerator.catalogue import Catalogue
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
@@ -33,7 +37,8 @@ The local minima of two-layer networks, from one catalogue. Every answer is take
 header `Enumerator-Snapshot` names: send it as `snapshot` to get the next page from the same moment.
 
 Tables come as JSON, CSV, Arrow IPC stream or Parquet, as the header `Accept` (or `format`) asks. JSON comes in pages;
-the header `Link` leads to the next one. Errors are objects with one line, `error`.
+the header `Link` leads to the next one. Every GET has its HEAD; tables as CSV or Parquet can be read by ranges of
+bytes, as files are. A POST wants `Content-Type: application/json`. Errors are objects with one line, `error`.
 """
 
 
@@ -42,6 +47,7 @@ class State:
 
     def __init__(self, address: str, limits: Limits, runs: Runs) -> None:
         self.limits, self.runs, self.metrics = limits, runs, Metrics()
+        self.connections = Connections(limits)
         self.catalogue = Catalogue(address)
         self.nursery = Nursery(address)
         self.readers = Readers(self.nursery, limits, limits.readers, limits.query_seconds, limits.reader_bytes)
@@ -50,15 +56,19 @@ class State:
         seconds, memory = limits.identify_seconds, limits.identify_bytes
         self.identifiers = Readers(self.nursery, limits, limits.identifiers, seconds, memory)
         self.large_identifiers = Readers(self.nursery, limits, 1, limits.identify_large_seconds, memory)
+        self.spool, self.steady = Spool(limits), Steady()
         self._clock, self._lock = Clock(self.catalogue.store), asyncio.Lock()
         self._token, self._read_at = "", -STALE_SECONDS
+        # A thread of its own: those that others share may all be taken when one asks whether the service lives.
+        self._thread = ThreadPoolExecutor(1)
 
     async def snapshot(self) -> str:
         """The token of the present moment, or of one at most STALE_SECONDS ago. Raises CatalogueError."""
         if time.monotonic() - self._read_at >= STALE_SECONDS:
             async with self._lock:
                 if time.monotonic() - self._read_at >= STALE_SECONDS:
-                    self._token = await asyncio.to_thread(self._clock.now)
+                    now = asyncio.get_running_loop().run_in_executor(self._thread, self._clock.now)
+                    self._token = await now
                     self._read_at = time.monotonic()
         return self._token
 
@@ -77,15 +87,16 @@ def create_app(
     state = State(address, limits or Limits(), runs or Runs(address))
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         state.nursery.start()
         try:
             await state.readers.start()
             await state.identifiers.start()
             await state.large_identifiers.start()
-            yield
+            yield {"connections": state.connections}
         finally:
             await asyncio.to_thread(state.runs.close)
+            state.spool.close()
             await state.readers.close()
             await state.identifiers.close()
             await state.large_identifiers.close()

@@ -27,7 +27,11 @@ class Limits:
 
     body_bytes: of a request; Q and R of given starts at K = M = 100 take 160 kB each as JSON.
     dropped_bytes: of a larger one, which are read before it is refused.
+    head_seconds: in which a connection must bring the head of its next request: from its opening, or from the end of
+        the answer before.
     body_seconds: in which a body must have come.
+    connections: at once; fewer if there are not as many file descriptors.
+    client_requests: at once from one address, waiting ones and answers on their way counted.
     rows, json_rows: of one answer; JSON is for pages, the other formats are streamed.
     query_seconds: that one query computes, and that each WINDOW of a stream of starts does; the time that
         the reader of an answer takes is not counted.
@@ -35,6 +39,9 @@ class Limits:
     identify_seconds, identify_bytes: of one identification, which compiles and follows a flow; identify_large_seconds:
         where a layer has more than small_neurons.
     idle_seconds: a reader of an answer that takes nothing for so long has gone.
+    spool_bytes: of disk for answers on their way, at most half of it for one client.
+    hold_seconds: for which an answer that found no room there may hold a process, if others wait for one.
+    kept_seconds: for which an answer is kept after who reads it by ranges has asked last.
     wait_seconds: until a process is free to answer.
     readers: processes that answer queries, each one at a time; `waiting` requests may wait for one.
     identifiers: processes that identify small networks; one more is there for large ones.
@@ -42,7 +49,10 @@ class Limits:
 
     body_bytes: int = 8 * 2**20
     dropped_bytes: int = 64 * 2**20
+    head_seconds: float = 20.0
     body_seconds: float = 60.0
+    connections: int = 512
+    client_requests: int = 32
     rows: int = 10_000_000
     json_rows: int = 10_000
     query_seconds: float = 10.0
@@ -52,6 +62,9 @@ class Limits:
     small_neurons: int = 32
     identify_bytes: int = 4 * 2**30
     idle_seconds: float = 60.0
+    spool_bytes: int = 4 * 2**30
+    hold_seconds: float = 30.0
+    kept_seconds: float = 60.0
     wait_seconds: float = 30.0
     readers: int = 3
     identifiers: int = 2

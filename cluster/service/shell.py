@@ -6,10 +6,13 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
-from cluster.service.guard import Headers, Refusal, refusal
+from cluster.service.connections import Connection
+from cluster.service.guard import OPEN_PATHS, Headers, Refusal, refusal
 from cluster.service.limits import Limits
 from cluster.service.metrics import Metrics
 
@@ -21,6 +24,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 # What a proxy may take away from the front of paths.
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _CLOSE = (b"connection", b"close")
+_LATER = ((b"retry-after", b"1"),)
 
 
 class GoneAwayError(Exception):
@@ -37,6 +41,7 @@ class Shell:
     def __init__(self, app: App, token: str | None, limits: Limits, metrics: Metrics, root_path: str = "") -> None:
         self._app, self._token, self._limits, self._metrics = app, token, limits, metrics
         self._root_path = root_path
+        self._at_work: Counter[str] = Counter()  # requests by client
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -54,19 +59,48 @@ class Shell:
         headers = Headers(scope["headers"])
         asked = _with_prefix(scope, self._root_path or _forwarded(headers))
         if scope["method"] == "HEAD":  # the server sends no body
-            asked["method"] = "GET"
+            asked |= {"method": "GET", "is_head": True}
         try:
-            refused = refusal(scope["method"], scope["path"], headers, self._token)
-            body = refused or await self._body(headers, receive)
-            if isinstance(body, Refusal):
-                await refuse(counted, body)
-            else:
+            with self._admitted(scope, headers) as refused:
+                body = refused or await self._body(headers, receive)
+                if isinstance(body, Refusal):
+                    await refuse(counted, body)
+                    return
+                if (connection := _connection(scope)) is not None:
+                    connection.request_came()
                 await self._app(asked, _replayed(body, receive), counted)
         except GoneAwayError:
             pass
         finally:
             route = getattr(asked.get("route"), "path", "none")
             self._metrics.request(scope["method"], route, status, time.perf_counter() - began)
+
+    @contextmanager
+    def _admitted(self, scope: MutableMapping[str, Any], headers: Headers) -> Iterator[Refusal | None]:
+        """While a request is at work: why it is refused, if it is."""
+        client, connection = (scope.get("client") or [""])[0], _connection(scope)
+        if connection is not None:
+            connection.head_came()
+        self._at_work[client] += 1
+        try:
+            refused = refusal(scope["method"], scope["path"], headers, self._token)
+            if refused is None and scope["path"] not in OPEN_PATHS:
+                refused = self._too_many(client, connection)
+            yield refused
+        finally:
+            self._at_work[client] -= 1
+            if not self._at_work[client]:
+                del self._at_work[client]
+            if connection is not None:
+                connection.answered()
+
+    def _too_many(self, client: str, connection: Connection | None) -> Refusal | None:
+        most = self._limits.client_requests
+        if connection is not None and connection.is_crowded:
+            return Refusal(503, "the service has too many connections: ask again in a moment.", (_CLOSE, *_LATER))
+        if self._at_work[client] > most:
+            return Refusal(429, f"one client may have {most} requests at once: wait for the end of others.", _LATER)
+        return None
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes | Refusal:
         """The whole body. Raises GoneAwayError."""
@@ -88,6 +122,11 @@ class Shell:
         except TimeoutError:
             return Refusal(408, f"a body must come within {self._limits.body_seconds:g} s.", (_CLOSE,))
         return Refusal(413, f"a request may have {most:,} bytes at most.", (_CLOSE,)) if is_too_large else bytes(body)
+
+
+def _connection(scope: MutableMapping[str, Any]) -> Connection | None:
+    """The connection on which a request came; None under another server than ours."""
+    return scope.get("state", {}).get("connection")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

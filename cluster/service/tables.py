@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
-import logging
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field
 
 from cluster.service import metrics
 from cluster.service.bodies import Network, described, read_as
-from cluster.service.formats import MEDIA_TYPES, choose_media_type
-from cluster.service.readers import Answer, AnswerError
+from cluster.service.formats import MEDIA_TYPES
+from cluster.service.readers import AnswerError
+from cluster.service.responses import Form, format_of, respond
 from cluster.statistics_commands import misplaced
 from enumerator.selection import Selection, output_schema
 from enumerator.tables import TABLE_NAMES, table_schema
 
 router = APIRouter()
-_LOG = logging.getLogger("uvicorn.error")
 
 # Rows of a page of JSON where no limit is given.
 PAGE = 100
 TableName = Literal["landscapes", "initial_overlaps", "campaigns", "minima", "saddles", "starts"]
-Format = Literal["json", "csv", "arrow", "parquet"]
 Statistic = Literal["frequencies", "unseen", "accumulation", "distributions", "comparison", "trend"]
 _WHOLE = 2**53
 _LIST = 10_000
@@ -79,20 +74,15 @@ def _rows(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
 
 
 TABLE, STATISTIC = _rows(_ROW), _rows(_SHARE)
+# What tables say besides that, of which parts can be asked for.
+PART: dict[int | str, dict[str, Any]] = {
+    206: {"description": "The bytes that `Range` asks for, of CSV and Parquet."},
+    412: {"description": "The table has another ETag than `If-Match` asks for."},
+    416: {"description": "The table has no such bytes."},
+}
 
 
-class _Form(BaseModel):
-    """Parameters, none of which may be unknown."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    snapshot: Annotated[str | None, Field(max_length=120, description="The moment that an earlier answer names.")] = (
-        None
-    )
-    format: Annotated[Format | None, Field(description="Instead of the header Accept.")] = None
-
-
-class _Selected(_Form):
+class _Selected(Form):
     """Which landscapes and dynamics."""
 
     students: Annotated[
@@ -171,12 +161,12 @@ class StatisticsQuery(_Selected):
 
     def selection(self) -> dict[str, Any]:
         """The selection of `enumerator.statistics`."""
-        names = {*_Selected.model_fields, "campaign", "where"} - {*_Form.model_fields}
+        names = {*_Selected.model_fields, "campaign", "where"} - {*Form.model_fields}
         chosen = self.model_dump(include=names, exclude_none=True)
         return chosen | ({"campaign": chosen["campaign"].split(",")} if "campaign" in chosen else {})
 
 
-class SqlQuery(_Form):
+class SqlQuery(Form):
     """One statement."""
 
     query: Annotated[
@@ -187,57 +177,6 @@ class SqlQuery(_Form):
             examples=["select outcome, count(*) as n from starts group by outcome"],
         ),
     ]
-
-
-class Parts(StreamingResponse):
-    """An answer that streams; it is stopped if its reader goes, or takes nothing for too long."""
-
-    def __init__(self, answer: Answer, idle_seconds: float, media_type: str, headers: dict[str, str]) -> None:
-        super().__init__(answer.parts(), media_type=media_type, headers=headers)
-        self._answer, self._idle_seconds = answer, idle_seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-
-        async def patient(message: Any) -> None:
-            async with asyncio.timeout(self._idle_seconds):
-                await send(message)
-
-        try:
-            await super().__call__(scope, receive, patient)
-        except AnswerError as error:  # too late for a status: the connection is cut, which the reader of it sees
-            _LOG.warning("An answer broke off: %s", error)
-        finally:
-            await self._answer.close()
-
-
-def _format(request: Request, form: _Form) -> str:
-    if form.format is not None:
-        return form.format
-    format = choose_media_type(request.headers.get("accept"))
-    if format is None:
-        raise AnswerError(406, f"the formats are {', '.join(MEDIA_TYPES.values())}.")
-    return format
-
-
-async def _answer(request: Request, form: _Form, question: dict[str, Any], page: int | None = None) -> Response:
-    """The answer of a reader, in the format that the request wants; `page` rows, with what leads to the next."""
-    state = request.app.state.enumerator
-    format, snapshot = question.get("format") or _format(request, form), form.snapshot or await state.snapshot()
-    question |= {"format": format, "snapshot": snapshot, "page": page}
-    tag = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:32]
-    headers = {"Enumerator-Snapshot": snapshot, "ETag": f'"{tag}"', "Vary": "Accept", "Cache-Control": "no-cache"}
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    answer = await state.readers.ask(question)
-    if page is not None and answer.header.get("more"):
-        rest = {"offset": (getattr(form, "offset", None) or 0) + page, "limit": page, "snapshot": snapshot}
-        target = request.url.include_query_params(**rest)
-        headers["Link"] = f'<{target.path}?{target.query}>; rel="next"'
-    kind = MEDIA_TYPES[format]
-    if page is None and format != "json":
-        return Parts(answer, state.limits.idle_seconds, kind, headers)
-    return Response(await answer.whole(), media_type=kind, headers=headers)
 
 
 @router.get("/health", tags=["service"], responses={503: ERRORS[503]})
@@ -276,11 +215,11 @@ def _described(name: str) -> dict[str, Any]:
     return {"description": schema.description, "key": schema.key, "columns": columns}
 
 
-@router.get("/tables/{name}", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
+@router.get("/tables/{name}", tags=["tables"], responses={**TABLE, **PART, **ERRORS}, response_class=JSONResponse)
 async def table(name: TableName, request: Request, query: Annotated[TableQuery, Query()]) -> Response:
     """The rows of a table that the parameters select."""
     limits = request.app.state.enumerator.limits
-    format, selection = _format(request, query), query.selection()
+    format, selection = format_of(request, query), query.selection()
     page = query.limit
     if format == "json":
         page = PAGE if page is None else page
@@ -293,13 +232,13 @@ async def table(name: TableName, request: Request, query: Annotated[TableQuery, 
     if page is not None:
         selection["limit"] = page + 1  # the last tells that there are more
     question = {"op": "table", "name": name, "selection": selection, "format": format}
-    return await _answer(request, query, question, page)
+    return await respond(request, query, question, page, by_ranges=True)
 
 
 @router.get("/minima/{name}", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
-async def minimum(name: str, request: Request, query: Annotated[_Form, Query()]) -> Response:
+async def minimum(name: str, request: Request, query: Annotated[Form, Query()]) -> Response:
     """One minimum or saddle by its label or id; in JSON its matrices Q and R are lists of rows."""
-    return await _answer(request, query, {"op": "point", "name": name})
+    return await respond(request, query, {"op": "point", "name": name})
 
 
 @router.get("/statistics/{of}", tags=["tables"], responses={**STATISTIC, **ERRORS}, response_class=JSONResponse)
@@ -312,13 +251,13 @@ async def statistics(of: Statistic, request: Request, query: Annotated[Statistic
     if (wrong := misplaced(of, options)) is not None:
         raise AnswerError(422, f"`{wrong[0]}` goes with {wrong[1]}, got {of}.")
     question = {"op": "statistics", "of": of, "options": options, "confidence": query.confidence}
-    return await _answer(request, query, question | {"selection": query.selection()})
+    return await respond(request, query, question | {"selection": query.selection()})
 
 
 @router.get("/sql", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
 async def sql(request: Request, query: Annotated[SqlQuery, Query()]) -> Response:
     """The result of one SELECT statement over the tables. Nothing else can be read, nothing can be written."""
-    return await _answer(request, query, {"op": "sql", "query": query.query})
+    return await respond(request, query, {"op": "sql", "query": query.query})
 
 
 @router.post(
@@ -334,7 +273,7 @@ async def sql_in_body(request: Request) -> Response:
     if len(body) > _STATEMENT_BYTES:
         raise AnswerError(413, f"a statement may have {_STATEMENT_BYTES:,} bytes at most with all around it.")
     asked = read_as(SqlQuery, body)  # as small as the head of a request
-    return await _answer(request, asked, {"op": "sql", "query": asked.query})
+    return await respond(request, asked, {"op": "sql", "query": asked.query})
 
 
 @router.post("/identify", tags=["tables"], responses=ERRORS, openapi_extra=described(Network.model_json_schema()))
