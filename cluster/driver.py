@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from cluster.progress import Display, Tally, display
 from cluster.session import ray_session
 from cluster.stopping import leave_terminal, stopping
 from enumerator.catalogue import Catalogue, CommitSummary
-from enumerator.errors import InputError
+from enumerator.errors import EnumeratorError, InputError
 from enumerator.problem import Campaign
 from enumerator.starts import Outcome, ShardResult
 from enumerator.validation import check_choice
@@ -80,21 +81,19 @@ def run_campaign(
     interrupted = timed_out = False
     if missing_shards(starts, starts, catalogue.done(campaign.id)):
         shown = display(progress, campaign) if isinstance(progress, str) else progress
+        deadline = math.inf if time_limit is None else began + time_limit
         try:
             with StopSignals() as stop, stop.entering(ray_session(address, workers, device)):
                 elastic = workers is None and address is not None
                 count_of = _workers(workers, device, address)
                 size = shard_size or default_shard_size(starts, count_of, device == "gpu", quick(campaign))
                 size = catalogue.register(campaign, size, device).shard_size
-                shards = missing_shards(starts, size, catalogue.done(campaign.id))
-                with Pool(campaign, device, min(count_of, len(shards)), shards, elastic) as pool:
-                    while pool.busy and not (stop.asked or timed_out):
-                        for shard, result in pool.finished(PATIENCE):
-                            count.add(result, catalogue.commit_shard(result, *shard))
-                        shown.show(count.tally)
-                        timed_out = time_limit is not None and time.monotonic() - began >= time_limit
-                    interrupted = pool.busy and stop.asked
-                    timed_out = pool.busy and timed_out and not interrupted
+                with _stopped_by_errors(catalogue, campaign.id):
+                    shards = missing_shards(starts, size, catalogue.done(campaign.id))
+                    with Pool(campaign, device, min(count_of, len(shards)), shards, elastic) as pool:
+                        interrupted, timed_out = _solve(pool, catalogue, count, shown, stop, deadline)
+                    if interrupted or timed_out:
+                        catalogue.finish(campaign.id, "stopped")
         except StoppedError:
             interrupted = True
         finally:
@@ -102,6 +101,31 @@ def run_campaign(
     if not (interrupted or timed_out):
         _finish(catalogue, campaign)
     return RunSummary(campaign.id, count.tally, time.monotonic() - began, interrupted, timed_out)
+
+
+def _solve(
+    pool: Pool, catalogue: Catalogue, count: _Count, shown: Display, stop: StopSignals, deadline: float
+) -> tuple[bool, bool]:
+    """Commit what the pool solves, until nothing is left; whether a signal, or the deadline, cut that short."""
+    timed_out = False
+    while pool.busy and not (stop.asked or timed_out):
+        for shard, result in pool.finished(PATIENCE):
+            count.add(result, catalogue.commit_shard(result, *shard))
+        shown.show(count.tally)
+        timed_out = time.monotonic() >= deadline
+    interrupted = pool.busy and stop.asked
+    return interrupted, pool.busy and timed_out and not interrupted
+
+
+@contextmanager
+def _stopped_by_errors(catalogue: Catalogue, campaign_id: str) -> Iterator[None]:
+    """A campaign whose run ends by an error in the block is stopped then."""
+    try:
+        yield
+    except BaseException:
+        with suppress(EnumeratorError):  # what ended the block tells more
+            catalogue.finish(campaign_id, "stopped")
+        raise
 
 
 class _Count:

@@ -178,9 +178,10 @@ def _groups(tables: Tables, name: str, conditions: Mapping[str, str], tell: Prog
 
 def _rows(tables: Tables, name: str, condition: str) -> pa.Table:
     columns = "*"
-    if name == "campaigns":  # what they hold now, not at the last change of status
+    if name == "campaigns":  # what they hold now, not at the last change of status; in a file nothing runs
         stored = "select count(*) from starts where starts.campaign_id = campaigns.campaign_id"
-        columns = f"* replace (({stored}) as starts)"
+        still = "case status when 'running' then 'stopped' else status end"
+        columns = f"* replace (({stored}) as starts, {still} as status)"
     return run(f"select {columns} from {name} where {condition}", tables).cast(table_schema(name).arrow)
 
 

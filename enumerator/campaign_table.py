@@ -19,7 +19,7 @@ from enumerator.store import Store
 from enumerator.tables import table_schema
 
 # What a campaign may be set to; DELETING is what deletion sets, and nothing leads out of it but the end.
-STATUSES = ("running", "complete")
+STATUSES = ("running", "stopped", "complete")
 DELETING = "deleting"
 
 

@@ -77,6 +77,8 @@ class Catalogue:
     def register(self, campaign: Campaign, shard_size: int, device: str) -> CampaignRecord:
         """Enter a campaign with its landscape and given overlaps, or find it there; it is running afterwards.
 
+        It reads as stopped as soon as nobody runs it: `finish` was called, or this object, or its process, is gone. On
+        an object store, where that is not known, it is running until `finish`.
         Raises InputError if the campaign's id is taken by other settings, CatalogueError if it is being deleted.
         """
         if isinstance(shard_size, bool) or not isinstance(shard_size, int) or shard_size < 1:
@@ -85,6 +87,7 @@ class Catalogue:
         self.campaign_table.enter_landscape(campaign.landscape, now)
         overlaps = records.overlaps_table(campaign) if campaign.law.is_table else None
         row = self.campaign_table.enter(records.campaign_row(campaign, shard_size, device, now), overlaps)
+        self.store.claims.take(campaign.id)
         starts = self._stored(campaign.id)
         if row["status"] != "running":
             self.campaign_table.set_status(campaign.id, "running", starts)
@@ -127,13 +130,16 @@ class Catalogue:
         return self.point_tables[name].commit(campaign.landscape, [candidate(point, campaign, now) for point in points])
 
     def finish(self, campaign_id: str, status: str = "complete") -> None:
-        """Set the status of a campaign, and the number of its starts.
+        """Set the status of a campaign, and the number of its starts; stopped only if nobody else runs it.
 
         Raises InputError for an unknown campaign, CatalogueError for one that is being deleted.
         """
         if status not in STATUSES:
             raise InputError(f"`status` must be one of {', '.join(STATUSES)}, got {status!r}.")
-        self.campaign_table.set_status(campaign_id, status, self._stored(campaign_id))
+        if status != "running":
+            self.store.claims.give_up(campaign_id)
+        if status != "stopped" or not self.store.claims.is_claimed(campaign_id):
+            self.campaign_table.set_status(campaign_id, status, self._stored(campaign_id))
 
     # Reading
 

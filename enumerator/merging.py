@@ -233,11 +233,15 @@ def _settle(target: Catalogue, theirs: dict[str, Any], ours: dict[str, Any]) -> 
     ranges = target.done(name)
     complete = bool(finished) and [first for first, _ in ranges] in ([], [0])
     settled = {
-        "status": "complete" if complete else "running",
         "starts": sum(last - first for first, last in ranges),
         "finished_at": max(finished) if complete else None,
     }
-    target.campaign_table.change(name, lambda row: row | settled)
+
+    def settle(row: dict[str, Any]) -> dict[str, Any]:
+        is_running = row["status"] == "running"
+        return row | settled | {"status": "complete" if complete else "running" if is_running else "stopped"}
+
+    target.campaign_table.change(name, settle)
 
 
 def _disagreements(

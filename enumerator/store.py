@@ -28,6 +28,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from enumerator.causes import lasting, one_line, to_begin, to_go_on
+from enumerator.claims import Claims
 from enumerator.datafiles import DataFile, Folder, digest, in_groups, read, sync
 from enumerator.errors import CatalogueError, InputError
 from enumerator.objects import ObjectStore
@@ -89,6 +90,7 @@ class Store:
                     f"the path of a catalogue cannot have {' '.join(found)} in it, got {address}: rename it."
                 )
         self.address = address.rstrip("/")
+        self.claims = Claims(None if self._is_remote else Path(self.address))
         self._versions = Versions(self._filesystem(self.address))
         missing = [name for name in TABLE_NAMES if not self.exists(name)]
         # Before anything else: the tables that are there may be of another version.
@@ -250,7 +252,8 @@ class Store:
         """
         try:
             files = [file for file in self.files(table) if file.lies_in(partition) and file.path not in without]
-            return self._dataset(table, files)
+            rows = self._dataset(table, files)
+            return self.claims.corrected(rows) if table.metadata().name == "campaigns" else rows
         except (DeltaError, OSError) as error:
             raise CatalogueError(f"cannot read {table.table_uri}: {one_line(error)}") from error
 

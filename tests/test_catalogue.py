@@ -149,7 +149,7 @@ def test_unknown_campaigns_and_statuses_are_refused(atlas):
         atlas.finish(campaign.id)
     with pytest.raises(InputError, match="register it first"):
         commit(atlas, campaign, 0, 1)
-    with pytest.raises(InputError, match="`status` must be one of running, complete"):
+    with pytest.raises(InputError, match="`status` must be one of running, stopped, complete"):
         atlas.finish(campaign.id, "done")
     with pytest.raises(InputError, match="`shard_size`"):
         atlas.register(campaign, 0, "cpu")

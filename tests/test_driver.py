@@ -13,6 +13,7 @@ import ray
 
 from cluster import pool
 from cluster.driver import run_campaign
+from cluster.session import ray_session
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
@@ -68,10 +69,9 @@ def undisturbed(tmp_path_factory) -> dict:
 @pytest.fixture(scope="module")
 def running(undisturbed):
     """A Ray that runs already: the runs of this process use it, instead of starting one each."""
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    assert ray.is_initialized(), "a run shut down a Ray that it had not started"
-    ray.shutdown()
+    with ray_session(None, 3, "cpu"):
+        yield
+        assert ray.is_initialized(), "a run shut down a Ray that it had not started"
 
 
 def test_three_workers_and_other_shards_find_the_same(undisturbed, running, tmp_path):
@@ -127,7 +127,9 @@ def test_stopped_run_goes_on_with_the_same_command(undisturbed, tmp_path, signum
         else:
             process.send_signal(signum)
         out, err = process.communicate(timeout=60)
-    stored = sum(last - first for first, last in Catalogue(tmp_path / "atlas").done(CAMPAIGN.id))
+    atlas = Catalogue(tmp_path / "atlas")
+    stored = sum(last - first for first, last in atlas.done(CAMPAIGN.id))
+    assert atlas.campaigns()["status"].to_pylist() == ["stopped"]
     assert 0 < stored < STARTS
     if signum != signal.SIGKILL:
         assert (process.returncode, out) == (130, "")

@@ -17,6 +17,7 @@ NOT_CORE = {
     "campaign_table",
     "catalogue",
     "causes",
+    "claims",
     "client",
     "datafiles",
     "destination",

@@ -175,7 +175,8 @@ def _or_gone() -> Iterator[None]:
 
 
 def _size(dataset: ds.Dataset) -> int:
-    assert isinstance(dataset, ds.FileSystemDataset)
+    if not isinstance(dataset, ds.FileSystemDataset):
+        return 0  # in memory already
     sizes = (dataset.filesystem.get_file_info(path).size or 0 for path in dataset.files)
     return 4 * sum(sizes)  # compressed about so well
 
