@@ -20,11 +20,14 @@ from test_upkeep import fill, given, new_catalogue
 from cluster.cli import run_command
 from enumerator.archive import Archive
 from enumerator.bundle import export, import_bundle, opened
+from enumerator.campaign_table import DELETING, STATUSES
 from enumerator.catalogue import Catalogue
 from enumerator.errors import CatalogueError, InputError
 from enumerator.merging import merge
+from enumerator.points import FLAT_MINIMUM, MINIMUM, SADDLE, UNDECIDED
+from enumerator.records import OUTCOMES
 from enumerator.row_checks import check_rows
-from enumerator.tables import TABLE_NAMES
+from enumerator.tables import TABLE_NAMES, table_schema
 
 Change = Callable[[pa.Table], pa.Table]
 
@@ -302,11 +305,26 @@ def test_everything_that_is_stored_passes(tmp_path, bundle):
     result = make_result(campaign, 0, 8, points, [0, 1, -1, -2, 0, 0, 1, -2])
     result.starts.Q[3], result.starts.R[3] = np.nan, np.inf
     atlas.commit_shard(result, 0, 8)
-    assert list(check_rows(atlas.datasets())) == []
+    tables = {name: atlas.store.dataset(table) for name, table in atlas.store.snapshot().items()}
+    assert list(check_rows(tables)) == []
     export(atlas, tmp_path / "b.tar")
     target = Catalogue(tmp_path / "target", create=True, matcher=same_loss)
     assert import_bundle(target, tmp_path / "b.tar").starts == 8
     assert import_bundle(target, forge(bundle, tmp_path / "same.tar")).starts == 25 - 8
+
+
+def test_schemas_know_every_word_that_the_code_writes():
+    words = {
+        ("campaigns", "status"): {*STATUSES, DELETING},
+        ("starts", "outcome"): set(OUTCOMES),
+        ("minima", "verdict"): {MINIMUM, FLAT_MINIMUM, UNDECIDED},
+        ("saddles", "verdict"): {SADDLE},
+        ("minima", "verdict_above"): {MINIMUM, FLAT_MINIMUM, UNDECIDED, SADDLE},
+        ("saddles", "verdict_above"): {MINIMUM, FLAT_MINIMUM, UNDECIDED, SADDLE},
+    }
+    for (name, column), written in words.items():
+        (rule,) = [rule for rule in table_schema(name).columns if rule.name == column]
+        assert set(rule.values or ()) == written
 
 
 def test_a_far_index_does_not_make_an_export_long(tmp_path):
