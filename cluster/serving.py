@@ -33,6 +33,10 @@ def _serve(
     query_memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of a process that answers queries.")] = 1024,
     readers: Annotated[int, typer.Option(help="Processes that answer queries.")] = 3,
     workers: Annotated[int | None, typer.Option(help="Processes at work on a campaign.  [default: all cores]")] = None,
+    spool: Annotated[
+        int,
+        typer.Option(metavar="MIB", help="Disk space, in $TMPDIR, for answers on their way to clients."),
+    ] = 4096,
     root_path: Annotated[
         str,
         typer.Option(
@@ -55,13 +59,16 @@ def _serve(
 
     if query_seconds <= 0 or query_memory < 64 or readers < 1:
         raise InputError("`--query-seconds` must be above 0, `--query-memory` 64 or more, `--readers` 1 or more.")
+    if spool < 64:
+        raise InputError(f"`--spool` must be 64 or more, got {spool}.")
     if root_path and not PREFIX.fullmatch(root_path):
         raise InputError(f"`--root-path` must be a path such as /atlas, without a slash at its end, got {root_path!r}.")
     if workers is not None:
         check_count("workers", workers)
     token = read_token(token_file)
     check_exposure(host, token)
-    limits = Limits(query_seconds=query_seconds, query_bytes=query_memory * 2**20, readers=readers)
+    memory, space = query_memory * 2**20, spool * 2**20
+    limits = Limits(query_seconds=query_seconds, query_bytes=memory, readers=readers, spool_bytes=space)
     arguments = () if workers is None else ("--workers", str(workers))
     app = create_app(catalogue, token, limits, Runs(catalogue, arguments), root_path)
     server = server_of(app, app.state.enumerator.connections)

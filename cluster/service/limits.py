@@ -52,7 +52,7 @@ class Limits:
     head_seconds: float = 20.0
     body_seconds: float = 60.0
     connections: int = 512
-    client_requests: int = 32
+    client_requests: int = 64
     rows: int = 10_000_000
     json_rows: int = 10_000
     query_seconds: float = 10.0
@@ -68,7 +68,7 @@ class Limits:
     wait_seconds: float = 30.0
     readers: int = 3
     identifiers: int = 2
-    waiting: int = 64
+    waiting: int = 128
 
     @property
     def reader_bytes(self) -> int:
