@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from enumerator.records import landscape_from_row
+from enumerator.symmetry import group_of
 
 # Largest difference of the stored logarithm and that of the exact number: rounding.
 _AGREE = 1e-9
@@ -36,13 +37,11 @@ def orbit_size(row: dict[str, Any], landscape: dict[str, Any]) -> int | None:
 
     `landscape` is its row of `landscapes`. None as well where what is stored contradicts itself: `verify` says so.
     """
-    from enumerator.distinct import teacher_automorphisms  # loads JAX
-
     stored, isotropy = row["orbit_size_log10"], row["isotropy"]
     stabiliser = None if isotropy is None else isotropy_order(isotropy)
     if stored is None or not stabiliser:
         return None
-    copies = math.factorial(row["effective_students"]) * teacher_automorphisms(landscape_from_row(landscape))
+    copies = math.factorial(row["effective_students"]) * group_of(landscape_from_row(landscape).teacher_classes)[1]
     size, remainder = divmod(copies, stabiliser)
     return size if not remainder and size and abs(math.log10(size) - stored) <= _AGREE else None
 

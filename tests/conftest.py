@@ -12,7 +12,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import jax
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+
+# The one profile of all properties, which each may go beyond: on a loaded machine any example takes its time, the first
+# of them compiles, and making one up can be slow too.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

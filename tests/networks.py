@@ -13,7 +13,7 @@ from enumerator.symmetry import canonical_form
 
 GAP = 1e-7  # between what is the same and what differs, and far below the spacing, 0.1 or more, of the values used here
 
-examples = settings(max_examples=40, deadline=None, derandomize=True)
+examples = settings(max_examples=40, derandomize=True)
 
 
 def permuted(Q, R, students, teachers):

@@ -9,6 +9,7 @@ import ray
 
 from cluster import pool
 from cluster.driver import run_campaign
+from cluster.session import ray_session
 from cluster.worker import worker_environment
 from enumerator.catalogue import Catalogue
 from enumerator.errors import SolverError
@@ -21,9 +22,8 @@ CAMPAIGN = Campaign(Landscape(3, 3), law=InitialLaw(dimension=3))
 @pytest.fixture(scope="module", autouse=True)
 def running():
     """One Ray for all tests of this file."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with ray_session(None, 2, "cpu"):
+        yield
 
 
 @pytest.fixture

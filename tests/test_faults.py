@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import ray
 from stand_ins import make_campaign, make_point, make_result, same_loss
 
 from cluster.cli import run_command
 from cluster.driver import run_campaign
+from cluster.session import ray_session
 from enumerator.catalogue import Catalogue
 from enumerator.datafiles import DataFile, Folder
 from enumerator.errors import CatalogueError
@@ -262,9 +262,8 @@ class FullInMidRun(Catalogue):
 @pytest.fixture(scope="module")
 def running():
     """One Ray for all runs of this file."""
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with ray_session(None, 1, "cpu"):
+        yield
 
 
 def test_run_on_a_full_disk_ends_with_an_error_and_goes_on(tmp_path, shards, running):

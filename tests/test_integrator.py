@@ -91,7 +91,7 @@ def test_the_flow_agrees_with_a_stiff_solver():
     assert np.abs(solution.y[:, -1].reshape(4, 6) - state.W).max() < 1e-4
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**31), st.sampled_from([1e-3, 1.0, 10.0]))
 def test_the_flow_never_raises_the_loss(seed, scale):
     rng = np.random.default_rng(seed)

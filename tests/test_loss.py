@@ -195,7 +195,7 @@ def test_exact_spectrum_at_the_global_minimum_in_any_rotation(M):
     assert np.abs(block - np.array([1 / 4] * (M - 1) + [(M + 1) / 4])).max() < 1e-12
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.permutations(range(4)), st.permutations(range(5)))
 def test_loss_is_invariant_under_permutations(seed, students, teachers):
     W, V = random_networks(seed, D=4, r=4)

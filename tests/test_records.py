@@ -122,7 +122,7 @@ EVERY_FLOAT = st.floats(allow_nan=False, allow_infinity=False, width=64)
 
 
 @given(data=st.data(), students=st.integers(0, 4), teachers=st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_point_comes_back_bit_for_bit(data, students, teachers):
     """Any float64, subnormal and minus zero included; an empty effective network has no eigenvalues."""
     numbers = lambda *shape: np.array(  # noqa: E731

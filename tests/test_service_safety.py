@@ -172,7 +172,7 @@ def networks(draw):
     return {"Q": Q, "R": matrix(K, M)} | ({"T": matrix(M, M)} if draw(st.booleans()) else {"teachers": M})
 
 
-@settings(max_examples=12, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=12, database=None, derandomize=True, phases=[Phase.generate])
 @given(body=networks())
 def test_networks_made_up_never_end_in_an_error_of_the_service(service, body):
     reply = service.request("POST", "/identify", body)
@@ -314,7 +314,6 @@ def test_tokens(tmp_path, monkeypatch):
 COSTLY = ("POST /campaigns",)
 MADE_UP = settings(
     max_examples=10,
-    deadline=None,
     database=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

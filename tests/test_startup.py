@@ -7,6 +7,9 @@ import sys
 import pytest
 from stand_ins import commit, make_campaign, new_catalogue
 
+from cluster.statistics_commands import TABLES
+from enumerator.problem import Campaign, Dynamics
+
 # Packages that take longer to load than a catalogue of some minima takes to be read.
 HEAVY = ("jax", "flax", "scipy", "ray", "matplotlib", "fastapi", "jsonschema", "mpmath")
 
@@ -33,6 +36,27 @@ print("loaded:", *sorted(set({HEAVY!r}) & sys.modules.keys()))
     lines = python(code, command, str(tmp_path / "atlas"), "--format", "csv").splitlines()
     assert len(lines) == {"minima": 3, "starts": 11, "campaigns": 2, "landscapes": 2, "saddles": 1}[command] + 1
     assert lines[-1] == "loaded:"
+
+
+def test_what_is_counted_and_shown_is_computed_without_them_too(tmp_path):
+    """All tables of `stats`, and `show`, one after the other: what one of them loads, it loads for itself."""
+    atlas = new_catalogue(tmp_path / "atlas")
+    for campaign in (make_campaign(), Campaign(make_campaign().landscape, Dynamics("newton"), make_campaign().law)):
+        atlas.register(campaign, 50, "cpu")
+        commit(atlas, campaign, 0, 50, [0.1, 0.2])
+    heavy = {*HEAVY, "scipy.stats"} - {"scipy"}
+    code = f"""
+import sys
+from cluster.cli import run_command
+from cluster.statistics_commands import TABLES
+atlas, label = sys.argv[1:]
+for words in [["stats", atlas, "--of", name] for name in TABLES] + [["show", atlas, label]]:
+    assert run_command([*words, "--format", "json"]) == 0
+    print("loaded by", *words[:1], *words[3:], *sorted({heavy} & sys.modules.keys()))
+"""
+    label = atlas.minima()["label"][0].as_py()
+    told = [line for line in python(code, str(tmp_path / "atlas"), label).splitlines() if line.startswith("loaded")]
+    assert told == [*(f"loaded by stats {name}" for name in TABLES), "loaded by show"]
 
 
 @pytest.mark.parametrize(

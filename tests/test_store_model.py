@@ -178,7 +178,6 @@ def check(examples: int, steps: int, monkeypatch) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=examples < 20,
         ),

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from enumerator.errors import InputError
 from enumerator.query import one_of
 from enumerator.statistics.counting import ENDED, Sample, StartSelection, opened, samples
-from enumerator.statistics.intervals import difference_interval, paired_difference_interval
+from enumerator.statistics.intervals import chi2_beyond, difference_interval, paired_difference_interval
 
 if TYPE_CHECKING:
     from enumerator.catalogue import Catalogue
@@ -37,10 +37,11 @@ def g_test(first: ArrayLike, second: ArrayLike) -> tuple[float, int, float, floa
     table = _pooled(np.array([first, second], np.int64))
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return 0.0, 0, 1.0, 0.0
-    found: Any = stats.chi2_contingency(table, correction=False, lambda_="log-likelihood")
-    pearson: Any = stats.chi2_contingency(table, correction=False)
-    effect = float(np.sqrt(pearson.statistic / table.sum()))
-    return float(found.statistic), int(found.dof), float(found.pvalue), effect
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    statistic = 2 * float(special.xlogy(table, table / expected).sum())
+    pearson = float(((table - expected) ** 2 / expected).sum())
+    freedom = table.shape[1] - 1
+    return statistic, freedom, chi2_beyond(statistic, freedom), float(np.sqrt(pearson / table.sum()))
 
 
 def _pooled(table: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -75,7 +76,7 @@ def marginal_test(pairs: ArrayLike) -> tuple[float, int, float, float]:
     statistic = float(d @ np.linalg.pinv(V, hermitian=True) @ d)
     freedom = int(np.linalg.matrix_rank(V, hermitian=True))
     effect = float(np.sqrt(min(statistic / moved, 1.0)))
-    return statistic, freedom, float(stats.chi2.sf(statistic, freedom)), effect
+    return statistic, freedom, chi2_beyond(statistic, freedom), effect
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:

@@ -25,6 +25,11 @@ def normal_quantile(confidence: float) -> float:
     return float(-special.ndtri((1 - check_confidence(confidence)) / 2))
 
 
+def chi2_beyond(statistic: float, freedom: int) -> float:
+    """The probability that chi-square with `freedom` degrees of freedom exceeds `statistic`."""
+    return float(special.chdtrc(freedom, statistic))
+
+
 def _checked(hits: ArrayLike, starts: ArrayLike) -> Interval:
     k, n = np.broadcast_arrays(np.asarray(hits, np.float64), np.asarray(starts, np.float64))
     if (n < 1).any() or (k < 0).any() or (k > n).any():

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from enumerator.errors import InputError
 from enumerator.statistics.counting import SAMPLE_FIELDS, Sample, samples
-from enumerator.statistics.intervals import check_confidence, wilson_interval
+from enumerator.statistics.intervals import check_confidence, chi2_beyond, normal_quantile, wilson_interval
 
 if TYPE_CHECKING:
     from enumerator.catalogue import Catalogue
@@ -112,7 +112,7 @@ def _band(
     freedom = len(x) - degree - 1
     B = _basis(x, np.asarray(at, np.float64), degree)
     error = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", B, covariance, B), 0) * max(1.0, chi2 / freedom))
-    reach = float(stats.t.isf((1 - check_confidence(confidence)) / 2, freedom)) * error
+    reach = -float(special.stdtrit(freedom, (1 - check_confidence(confidence)) / 2)) * error
     return B @ beta - reach, B @ beta, B @ beta + reach
 
 
@@ -179,11 +179,11 @@ def fitted(of: str, rows: list[dict[str, Any]], at: ArrayLike, degree: int | Non
             hits = np.round(np.array([row["value"] for row in rows]) * starts)
             curve = fit_share(x, hits, starts, at, tried, confidence)
         else:
-            reach = 2 * float(stats.norm.isf((1 - confidence) / 2))
+            reach = 2 * normal_quantile(confidence)
             errors = [(row["high"] - row["low"]) / reach for row in rows]
             curve = fit_mean(x, [row["value"] for row in rows], errors, at, tried, confidence)
         freedom = len(x) - tried - 1
-        if stats.chi2.sf(curve.dispersion * freedom, freedom) > CONTRADICTED:
+        if chi2_beyond(curve.dispersion * freedom, freedom) > CONTRADICTED:
             break
     return curve
 
@@ -219,5 +219,5 @@ def _mean_order(sample: Sample, confidence: float) -> dict[str, Any] | None:
     spread = float(np.sqrt((hits * (orders - mean) ** 2).sum() / (hits.sum() - 1)))
     # Where all have one order the spread is not zero but unseen: one start in so many may differ by one.
     error = max(spread, 1 / np.sqrt(hits.sum())) / np.sqrt(hits.sum())
-    half = float(stats.norm.isf((1 - confidence) / 2)) * error
+    half = normal_quantile(confidence) * error
     return {"value": mean, "low": mean - half, "high": mean + half, "counted": int(hits.sum())}
