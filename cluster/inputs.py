@@ -34,7 +34,7 @@ from enumerator.problem import (
 )
 from enumerator.tables import campaign_file_schema
 from enumerator.teachers import near_symmetry
-from enumerator.validation import check_choice
+from enumerator.validation import check_choice, check_count
 
 # Settings that are files, relative to the campaign file.
 FILES = ("teacher", "initial")
@@ -121,7 +121,10 @@ def request(settings: dict[str, Any]) -> Request:
         if name not in settings:
             raise InputError(f"`{name}` is missing: pass --{name}, or put it into the campaign file.")
     teacher, initial = settings.pop("teacher", "orthonormal"), settings.pop("initial", None)
-    starts, shard_size = settings.pop("starts", None), settings.pop("shard_size", None)
+    starts, shard_size = (
+        None if settings.get(name) is None else check_count(name, settings.pop(name))
+        for name in ("starts", "shard_size")
+    )
     if teacher != "orthonormal":
         settings["T"] = read_teacher(Path(teacher))
     names = ("students", "teachers", "T", "activation", "activation_slope", "constraint", "second_layer")

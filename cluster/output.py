@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import json
-import math
 import os
 import shutil
 import stat
@@ -20,6 +18,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from cluster.terminal import Terminal, printable
+from cluster.values import as_texts, rows_as_json, values
 from enumerator.destination import destination, open_file
 from enumerator.errors import InputError
 
@@ -175,34 +174,17 @@ def _destination(file: Path | None) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
-        yield from batch.to_pylist()
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: times in ISO 8601; NaN and infinities, which JSON lacks, as null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, list):
-        return [plain(entry) for entry in value]
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    return value if isinstance(value, int | float | str | bool | None) else str(value)
-
-
 def _write_json(table: pa.Table, stream: IO[bytes]) -> None:
     separator = b"["
-    for row in _rows(table):
-        stream.write(separator + b"\n" + json.dumps(plain(row), ensure_ascii=False).encode())
-        separator = b","
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        for row in rows_as_json(batch):
+            stream.write(separator + b"\n" + row.encode())
+            separator = b","
     stream.write(b"\n]\n" if separator == b"," else b"[]\n")
 
 
 def _write_csv(table: pa.Table, stream: IO[bytes]) -> None:
-    csv.write_csv(nested_as_json(table), stream)
+    csv.write_csv(as_texts(table), stream)
 
 
 def _write_arrow(table: pa.Table, stream: IO[bytes]) -> None:
@@ -213,15 +195,6 @@ def _write_arrow(table: pa.Table, stream: IO[bytes]) -> None:
         is_file = False
     with (pa.ipc.new_file if is_file else pa.ipc.new_stream)(stream, table.schema) as writer:
         writer.write_table(table)
-
-
-def nested_as_json(table: pa.Table) -> pa.Table:
-    """A table for CSV, which has no lists: they become JSON, in one field."""
-    for position, entry in enumerate(table.schema):
-        if pa.types.is_nested(entry.type):
-            texts = [None if v is None else json.dumps(plain(v)) for v in table.column(position).to_pylist()]
-            table = table.set_column(position, entry.name, pa.array(texts, pa.string()))
-    return table
 
 
 def format_value(name: str, value: Any, kind: str | None = None) -> str:
@@ -239,12 +212,19 @@ def format_value(name: str, value: Any, kind: str | None = None) -> str:
     return printable(str(value))
 
 
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError):  # times that Python cannot hold
+        return values(column)
+
+
 def _write_text(table: pa.Table, stream: IO[bytes], width: int | None, kind: str | None = None) -> None:
     """Aligned columns, two blanks apart, numbers to the right; as many columns as fit into `width`."""
     columns = [
         [
             printable(entry.name),
-            *(format_value(entry.name, value, kind) for value in table.column(position).to_pylist()),
+            *(format_value(entry.name, value, kind) for value in _cells(table.column(position))),
         ]
         for position, entry in enumerate(table.schema)
     ]

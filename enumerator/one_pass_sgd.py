@@ -173,12 +173,11 @@ def plan_runs(campaign: Campaign, blocks: int) -> Plan:
         raise InputError(f"`dynamics` must be one-pass-sgd, with `step` and `flow_time`, got {dynamics.name}.")
     if landscape.constraint == "orthonormalized":
         raise InputError("`constraint` must be none or normalized for one-pass-sgd, got orthonormalized.")
-    updates = int(np.ceil(dynamics.flow_time * d / (dynamics.step * blocks) * (1 - 1e-12)))
-    if blocks * updates >= _MOST_UPDATES:
-        raise InputError(
-            f"`flow_time` x d / `step` must be below 2^32 updates, got {blocks * updates:.3g}: take a larger step."
-        )
-    return Plan(d, dynamics.step, blocks, updates)
+    asked = dynamics.flow_time * d / dynamics.step  # may be beyond every number
+    updates = np.ceil(asked / blocks * (1 - 1e-12))
+    if not blocks * updates < _MOST_UPDATES:
+        raise InputError(f"`flow_time` x d / `step` must be below 2^32 updates, got {asked:.3g}: take a larger step.")
+    return Plan(d, dynamics.step, blocks, int(updates))
 
 
 def check_sgd(campaign: Campaign) -> None:

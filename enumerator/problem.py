@@ -311,6 +311,7 @@ class Tolerances:
         for entry in dataclasses.fields(self):
             if entry.name not in ("linger_below", "single_above") or getattr(self, entry.name) != 0:
                 check_positive(entry.name, getattr(self, entry.name))
+        check_count("max_evaluations", self.max_evaluations)
         if 0 < self.single_above < LEAST_SINGLE_ABOVE:
             raise InputError(
                 f"`single_above` must be 0 or at least {LEAST_SINGLE_ABOVE}, got {self.single_above!r}: "
@@ -333,9 +334,7 @@ class Campaign:
     tolerances: Tolerances = Tolerances()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", check_count("seed", self.seed, least=0))
-        if self.seed >= 2**63:
-            raise InputError(f"`seed` must be below 2^63, got {self.seed}.")
+        object.__setattr__(self, "seed", check_count("seed", self.seed, least=0, most=2**63 - 1))
         landscape, law = self.landscape, self.law
         if law.second_layer != "ones" and landscape.second_layer != "trained":
             raise InputError("`second_layer_law` goes with second layer trained, and only with it.")

@@ -36,6 +36,11 @@ _TABLE_FUNCTIONS = {
     *("json_each", "json_tree", "histogram", "histogram_values", "summary"),
     *("duckdb_columns", "duckdb_tables", "duckdb_views", "duckdb_functions", "duckdb_types", "pragma_table_info"),
 }
+# Functions that tell or change how the process is set up, write a log, or do nothing for a while.
+_REFUSED_FUNCTIONS = {
+    *("current_setting", "getvariable", "current_query", "current_query_id", "write_log", "sleep_ms", "pg_sleep"),
+    *("nextval", "currval", "setval", "parse_duckdb_log_message", "get_block_size"),
+}
 # What a user can get wrong in a statement; other errors of DuckDB are not the user's.
 _USER_ERRORS = (
     duckdb.ParserException,
@@ -151,20 +156,39 @@ def _check(query: str, cursor: duckdb.DuckDBPyConnection) -> None:
     tree = json.loads(serialised)
     if tree["error"]:
         raise InputError(f"expected one SELECT statement, got one that cannot be checked: {tree.get('error_message')}.")
-    for name in _table_functions(tree):
-        if name not in _TABLE_FUNCTIONS:
-            raise InputError(f"the catalogue is read-only: the table function {name} is not available.")
+    for kind, name in _names(tree):
+        if (
+            (kind == "table function" and name not in _TABLE_FUNCTIONS)
+            or (kind == "function" and name in _REFUSED_FUNCTIONS)
+            or (kind == "view" and name in _refused_views(os.getpid()))
+        ):
+            raise InputError(f"the catalogue is read-only: the {kind} {name} is not available.")
 
 
-def _table_functions(tree: Any) -> Iterator[str]:
-    """The names of the table functions in a syntax tree as DuckDB writes it."""
+@cache
+def _refused_views(process: int) -> frozenset[str]:
+    """The views that DuckDB brings along, but for those that describe the tables.
+
+    Not even as the name of a part of the statement: whether that is meant would depend on where it stands.
+    """
+    query = "select view_name from duckdb_views() where internal and schema_name <> 'information_schema'"
+    names = {name.lower() for (name,) in _database(process).cursor().execute(query).fetchall()}
+    return frozenset(names - _TABLE_FUNCTIONS)
+
+
+def _names(tree: Any) -> Iterator[tuple[str, str]]:
+    """What a syntax tree names as DuckDB writes it: table functions, functions, and tables or views."""
     if isinstance(tree, dict):
         if tree.get("type") == "TABLE_FUNCTION":
-            yield str(tree["function"].get("function_name", "?")).lower()
+            yield "table function", str(tree["function"].get("function_name", "?")).lower()
+        elif tree.get("type") == "BASE_TABLE":
+            yield "view", str(tree.get("table_name", "?")).lower()
+        elif "function_name" in tree:
+            yield "function", str(tree["function_name"]).lower()
         tree = list(tree.values())
     if isinstance(tree, list):
         for branch in tree:
-            yield from _table_functions(branch)
+            yield from _names(branch)
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,10 +19,18 @@ SYMMETRY_TOLERANCE = 1e-12
 RANK_TOLERANCE = 1e-10
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least `least`, or InputError."""
+# Counts are stored as 64-bit integers and pass through JSON: up to here both hold all of them.
+MOST_COUNT = 2**53 - 1
+# Powers of the overlaps up to the third, and ratios of them, are finite in double precision within these.
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-100, 1e100
+
+
+def check_count(name: str, value: Any, least: int = 1, most: int = MOST_COUNT) -> int:
+    """A whole number from `least` to `most`, or InputError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"`{name}` must be a whole number >= {least}, got {value!r}.")
+    if value > most:
+        raise InputError(f"`{name}` must be at most {most}, got a larger number.")
     return int(value)
 
 
@@ -64,6 +72,11 @@ def check_teacher_overlaps(T: ArrayLike, teachers: int, snap: bool = False) -> N
         row, column = np.argwhere(~np.isfinite(matrix))[0]
         raise InputError(f"`T` must be finite, got {matrix[row, column]} at row {row}, column {column}.")
     largest = np.abs(matrix).max()
+    if largest != 0 and not _SMALLEST_SCALE <= largest <= _LARGEST_SCALE:
+        raise InputError(
+            f"`T` must have its largest entry between {_SMALLEST_SCALE:g} and {_LARGEST_SCALE:g}, got {largest:.3g}: "
+            "choose another unit."
+        )
     excess = np.abs(matrix - matrix.T)
     if excess.max() > (NEARLY if snap else SYMMETRY_TOLERANCE) * largest:
         row, column = np.unravel_index(excess.argmax(), excess.shape)

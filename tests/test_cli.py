@@ -93,7 +93,10 @@ def refused(enumerator, workplace):
         (("--scale", "nan"), "`scale` must be a positive finite number, got nan"),
         (("--scale", "inf"), "`scale` must be a positive finite number, got inf"),
         (("--seed", -1), "`seed` must be a whole number >= 0, got -1"),
-        (("--seed", 2**63), "`seed` must be below 2^63"),
+        (("--seed", 2**63), "`seed` must be at most 9223372036854775807, got a larger number."),
+        (("--starts", 10**30), "`starts` must be at most 9007199254740991, got a larger number."),
+        (("--shard-size", 10**30), "`shard_size` must be at most 9007199254740991"),
+        (("--dimension", 10**400), "`dimension` must be at most 9007199254740991"),
         (("--dynamics", "adam"), "`dynamics` must be one of"),
         (("--dynamics", "one-pass-sgd", "--step", "0.1"), "`dynamics` one-pass-sgd needs `flow_time`, got none"),
         (

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import time
+from urllib.parse import quote
 
 import numpy as np
 import polars
@@ -141,8 +142,9 @@ def test_unchanged_answers_are_not_sent_again(service):
 
 def test_old_and_made_up_snapshots(service):
     assert service.get("/tables/minima?snapshot=9.9.9.9.9.999").status == 410
-    for token in ("x", "1.2.3", "-1.0.0.0.0.0", "../../etc/passwd"):
-        assert service.get(f"/tables/minima?snapshot={token}").status == 400
+    for token in ("x", "1.2.3", "-1.0.0.0.0.0", "../../etc/passwd", quote("\u0661.\u0660.0.0.0.0"), "1.0.0.0.0.0%0A"):
+        reply = service.get(f"/tables/minima?snapshot={token}")
+        assert (reply.status, list(reply.json)) == (422, ["error"])
 
 
 def test_one_minimum_has_its_matrices(path, service, remote):

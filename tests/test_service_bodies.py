@@ -80,3 +80,89 @@ def test_a_large_network_that_is_identified_holds_up_no_small_one(service):
     assert reply.status == 200 and reply.json["outcome"] == "converged", reply
     assert time.monotonic() - began < 60
     connection.close()
+
+
+def readers_of(service) -> set[int]:
+    """The processes that answer, once all of them are there."""
+    deadline, found = time.monotonic() + 60, set[int]()
+    while len(found) < 5:
+        assert time.monotonic() < deadline, found
+        found = {grand.pid for child in psutil.Process(service.process.pid).children() for grand in child.children()}
+    return found
+
+
+VALUES = {
+    "timestamptz 'infinity'": "infinity",
+    "timestamp '290000-01-01'": "+290000-01-01T00:00:00",
+    "'12:34:56.123456789'::time_ns": "12:34:56.123456789",
+    "date '-290000-01-01'": "-290000-01-01",
+    "[map {'a': {'b': date 'infinity'}}]": [[["a", {"b": "infinity"}]]],
+    "interval '5 days'": "P0M5DT0S",
+    "sum(7)": 7,
+    "2.5": 2.5,
+    "union_value(k := 1.0)": 1,
+    "'\\xAA'::blob": "aa",
+    "'nan'::float": None,
+}
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "arrow", "parquet"])
+def test_no_value_ends_a_reader_whatever_the_format(service, format):
+    before = readers_of(service)
+    for expression, expected in VALUES.items():
+        reply = service.request("POST", "/sql", {"query": f"select {expression} as x", "format": format})
+        if format == "json":
+            assert (reply.status, reply.json) == (200, [{"x": expected}]), expression
+        else:
+            assert reply.status == 200 or list(reply.json) == ["error"], (expression, reply)
+            assert reply.status in (200, 400) and b"memory" not in reply.body, (expression, reply)
+    assert readers_of(service) == before
+
+
+def test_sums_are_numbers_and_no_column_is_lost(service):
+    (row,) = service.get("/sql?query=select%20sum(evaluations)%20as%20n%20from%20starts").json
+    assert type(row["n"]) is int
+    reply = service.get("/sql?query=select%201%20as%20a,%202%20as%20a")
+    assert (reply.status, reply.json["error"][:32]) == (400, "two columns have the name 'a', i")
+    assert service.get("/sql?format=csv&query=select%201%20as%20a,%202%20as%20a").body == b'"a","a"\n1,2\n'
+
+
+def test_what_is_no_text_or_no_number_is_refused(service):
+    for target, content in (
+        ("/campaigns", rb'{"\ud800": 1}'),
+        ("/campaigns", rb'{"students": 2, "teachers": 2, "activation": "\udfff"}'),
+        ("/sql", rb'{"query": "select \ud800"}'),
+        ("/identify", rb'{"\ud800": [[1.0]]}'),
+        ("/identify", b'{"Q": [[NaN]], "R": [[1.0]], "teachers": 1}'),
+        ("/identify", b'{"Q": [[1e400]], "R": [[1.0]], "teachers": 1}'),
+    ):
+        reply = service.request("POST", target, content)
+        assert (reply.status in (400, 422), list(reply.json)) == (True, ["error"]), (content, reply)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"T": [[1e308, 0], [0, 1e308]]}, "`T` must have its largest entry between 1e-100 and 1e+100, got 1e+308"),
+        ({"T": [[1e308, 1e308], [1e308, 1e308]]}, "`T` must have its largest entry"),
+        ({"T": [[1e-200, 0], [0, 1e-200]]}, "`T` must have its largest entry"),
+        ({"starts": 10**30}, "is greater than the maximum of 9007199254740991"),
+        ({"starts": 2.0}, "`starts` must be a whole number"),
+        ({"shard_size": 10**30}, "is greater than the maximum"),
+        ({"dimension": 10**30}, "is greater than the maximum"),
+        ({"tolerances": {"max_evaluations": 10**30}}, "is greater than the maximum"),
+        ({"dynamics": "one-pass-sgd", "step": 1e-320, "flow_time": 1e308}, "must be below 2^32 updates, got inf"),
+    ],
+)
+def test_campaigns_beyond_all_numbers_are_refused(service, settings, message):
+    reply = service.request("POST", "/campaigns", {"students": 2, "teachers": 2, **settings})
+    assert (reply.status, message in reply.json["error"]) == (400, True), reply
+
+
+def test_a_body_in_chunks_is_refused_as_any_other_that_is_too_large(service):
+    connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=60)
+    chunks = (b"x" * 2**20 for _ in range(9))
+    connection.request("POST", "/identify", chunks, {"Content-Type": "application/json"}, encode_chunked=True)
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)) == (413, {"error": "a request may have 8,388,608 bytes at most."})
+    connection.close()

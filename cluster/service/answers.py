@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.checks import TEACHERS_AGREE, landscape_like, landscape_named
-from cluster.output import plain
+from cluster.values import plain
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.identify import identify, overlaps_of_weights

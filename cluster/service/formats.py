@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 from typing import Protocol
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from cluster.output import nested_as_json, plain
+from cluster.values import as_texts, rows_as_json
 
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
@@ -66,8 +65,8 @@ class JsonEncoder:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take in some rows."""
-        for row in batch.to_pylist():
-            self._sink.write(self._separator + b"\n" + json.dumps(plain(row), ensure_ascii=False).encode())
+        for row in rows_as_json(batch):
+            self._sink.write(self._separator + b"\n" + row.encode())
             self._separator = b","
 
     def close(self) -> None:
@@ -79,11 +78,11 @@ class CsvEncoder:
     """A line with the names, then one for each row; lists are JSON in one field."""
 
     def __init__(self, sink: io.RawIOBase, schema: pa.Schema) -> None:
-        self._writer = csv.CSVWriter(sink, nested_as_json(schema.empty_table()).schema)
+        self._writer = csv.CSVWriter(sink, as_texts(schema.empty_table()).schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take in some rows."""
-        self._writer.write_table(nested_as_json(pa.Table.from_batches([batch])))
+        self._writer.write_table(as_texts(pa.Table.from_batches([batch])))
 
     def close(self) -> None:
         """Flush what is left."""

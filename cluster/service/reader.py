@@ -22,9 +22,9 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
 from typing import IO, Any
 
 import pyarrow as pa
@@ -73,6 +73,7 @@ class Frames(io.RawIOBase):
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._part = stream, bytearray()
+        self._header: bytes | None = None
         # The number of the request that is answered, and whether it was stopped.
         self.number, self.stopped = 0, False
 
@@ -86,6 +87,10 @@ class Frames(io.RawIOBase):
         """Write one frame."""
         self._stream.write(packed(kind, self.number, content))
         self._stream.flush()
+
+    def begin(self, header: dict[str, Any]) -> None:
+        """Begin an answer; what goes wrong before its first part is complete is told in the place of all of it."""
+        self._header = json.dumps(header).encode()
 
     def writable(self) -> bool:
         """It is."""
@@ -103,12 +108,15 @@ class Frames(io.RawIOBase):
         if self.stopped:
             raise InputError("the query was stopped.")
         part, self._part = bytes(self._part), bytearray()
+        if self._header is not None:
+            self.frame(b"H", self._header)
+            self._header = None
         if part:
             self.frame(b"D", part)
 
     def forget(self) -> None:
         """Drop what was taken in."""
-        self._part = bytearray()
+        self._part, self._header = bytearray(), None
 
 
 class Answers:
@@ -162,7 +170,7 @@ class Answers:
 
     def _whole(self, content: dict[str, Any], frames: Frames) -> None:
         body = json.dumps(content, ensure_ascii=False).encode() + b"\n"
-        frames.frame(b"H", json.dumps({"format": "json"}).encode())
+        frames.begin({"format": "json"})
         frames.write(body)
         frames.end_part()
 
@@ -181,9 +189,7 @@ class Answers:
             batches = iter(rows.to_batches())
         else:
             batches = _bounded(batches, self._rows, "select fewer")
-            # The first tells whether the query works at all, while the status can still tell it.
-            batches = chain([first] if (first := next(batches, None)) is not None else [], batches)
-        frames.frame(b"H", json.dumps(header).encode())
+        frames.begin(header)
         encoder = ENCODERS[format](frames, schema)
         for batch in batches:
             encoder.write(batch)
@@ -260,6 +266,11 @@ def serve(address: str, connection: socket.socket, settings: dict[str, Any]) -> 
         except (EnumeratorError, MemoryError, pa.ArrowException, RecursionError) as error:
             frames.forget()
             frames.frame(b"E", json.dumps(_told(error)).encode())
+        except Exception as error:  # a fault of ours: the next request has nothing to do with it
+            traceback.print_exc()
+            frames.forget()
+            fault = f"the service has a fault: {type(error).__name__}: {error}"
+            frames.frame(b"E", json.dumps({"status": 500, "error": _line(fault)}).encode())
         else:
             frames.frame(b"Z")
 
@@ -271,8 +282,13 @@ def _told(error: BaseException) -> dict[str, Any]:
     if isinstance(error, RecursionError):
         return {"status": 400, "error": "the query is nested too deeply."}
     status = next((status for kind, status in STATUS if isinstance(error, kind)), 400)
-    line = " ".join(str(error).split())
-    return {"status": status, "error": line if len(line) <= LONGEST else line[:LONGEST] + " ..."}
+    return {"status": status, "error": _line(str(error))}
+
+
+def _line(text: str) -> str:
+    """A text on one line, not too long a one."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[:LONGEST] + " ..."
 
 
 def main(address: str, descriptor: int) -> None:

@@ -15,6 +15,7 @@ from cluster.service.formats import MEDIA_TYPES, choose_media_type
 from cluster.service.ranges import CopyResponse, begins_anew, is_only_asked_about
 from cluster.service.readers import AnswerError
 from cluster.service.spool import Copy
+from cluster.service.view import TOKEN
 
 # Formats in which the same rows are the same bytes; in Arrow those that hold no value are any.
 _SAME_BYTES = ("csv", "parquet")
@@ -26,9 +27,9 @@ class Form(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    snapshot: Annotated[str | None, Field(max_length=120, description="The moment that an earlier answer names.")] = (
-        None
-    )
+    snapshot: Annotated[
+        str | None, Field(pattern=f"^{TOKEN}$", description="The moment that an earlier answer names.")
+    ] = None
     format: Annotated[Format | None, Field(description="Instead of the header Accept.")] = None
 
 

@@ -19,8 +19,8 @@ from enumerator.selection import TALLY, Selection, Statement, as_queried, as_sql
 from enumerator.store import Store
 from enumerator.tables import TABLE_NAMES
 
-# The versions of the tables, in the order of TABLE_NAMES, with dots between.
-_TOKEN = re.compile(rf"\d{{1,15}}(\.\d{{1,15}}){{{len(TABLE_NAMES) - 1}}}")
+# The versions of the tables, in the order of TABLE_NAMES, with dots between, as a regular expression.
+TOKEN = rf"[0-9]{{1,15}}(\.[0-9]{{1,15}}){{{len(TABLE_NAMES) - 1}}}"
 # Tables kept in memory: those of which a row is no start, as long as they are of this size at most.
 _KEPT = ("landscapes", "minima", "saddles")
 KEPT_BYTES = 2**28
@@ -51,7 +51,7 @@ class Moments:
         if token in self._views:
             self._views.move_to_end(token)
             return self._views[token]
-        if not _TOKEN.fullmatch(token):
+        if not re.fullmatch(TOKEN, token):
             raise InputError(f"`snapshot` must be what an earlier answer gave as its snapshot, got {token[:40]!r}.")
         versions: dict[str, int] = dict(zip(TABLE_NAMES, map(int, token.split(".")), strict=True))
         latest = next(reversed(self._views.values()), None)
