@@ -48,9 +48,10 @@ def teacher_classes(T: Matrix, width: float = ROUNDING) -> NDArray[np.intp]:
     Relative for squared norms; for others it is a part of both norms, in classes of their own. No class is wider: a
     chain of values, each near the next, is cut.
     """
-    norms = np.sqrt(T.diagonal())
-    cosines = T / np.where(norms > 0, np.outer(norms, norms), 1.0)
-    own = _ranks(T.diagonal(), lambda least: least * (1 + width))
+    squared = np.maximum(T.diagonal(), 0.0)  # rounding may leave a teacher of no norm just below
+    lengths = np.outer(np.sqrt(squared), np.sqrt(squared))
+    cosines = T / np.where(lengths > 0, lengths, 1.0)
+    own = _ranks(squared, lambda least: least * (1 + width))
     classes = _ranks(cosines, lambda least: least + width) + own.max() + 1
     np.fill_diagonal(classes, own)
     return classes
@@ -71,8 +72,7 @@ def snapped(T: Matrix) -> NDArray[np.float64]:
     Teachers orthogonal up to that become orthogonal, and orthonormal ones orthonormal. T itself where that changes
     nothing but rounding. The average over classes that a product of matrices keeps leaves T positive semidefinite.
     """
-    norms = np.sqrt(T.diagonal())
-    S = np.array(T, np.float64)
+    norms, S = np.sqrt(np.maximum(T.diagonal(), 0.0)), np.array(T, np.float64)
     if (np.abs(T - np.diag(T.diagonal())) <= NEARLY * np.outer(norms, norms)).all():
         S = np.diag(T.diagonal()).astype(np.float64)
         if np.abs(S - np.eye(len(S))).max() <= NEARLY:

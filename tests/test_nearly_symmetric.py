@@ -104,7 +104,7 @@ def test_rounding_breaks_no_symmetry_and_T_stays_as_it_is():
     assert near_symmetry(T) is None and np.array_equal(snapped(T), T)
 
 
-@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e6])
+@pytest.mark.parametrize("unit", [1e-250, 1e-12, 1.0, 1e300])
 @pytest.mark.parametrize("eps", [1e-13, 1e-10, 1e-6])
 def test_what_is_more_than_rounding_counts_in_any_unit(unit, eps):
     T = unit * block(4, 1, 0.3)
@@ -114,6 +114,11 @@ def test_what_is_more_than_rounding_counts_in_any_unit(unit, eps):
     overlaps[0, 1] = overlaps[1, 0] = overlaps[0, 1] + unit * eps
     assert group_of(teacher_classes(norms))[1] == 6
     assert group_of(teacher_classes(overlaps))[1] == 4
+
+
+def test_teachers_of_no_norm_are_equal():
+    """Also where rounding leaves one just below."""
+    assert group_of(Landscape(4, 4, np.diag([1.0, 0.0, 1.0, -1e-17])).teacher_classes) == ("S2^2", 4)
 
 
 def test_no_permutation_in_the_group_moves_an_entry_by_more_than_rounding():
