@@ -5,30 +5,23 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import typer
-from numpy.typing import NDArray
 
-from cluster.inputs import load_numpy
+from cluster.inputs import archived, load_numpy
 from cluster.options import CampaignArgument, CatalogueArgument, FormatOption, OutputOption, say
 from cluster.output import choose_format, write_table
 from cluster.progress import Parts, duration_text
 from cluster.usage import program
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
-from enumerator.problem import Landscape
 from enumerator.query import quoted
-from enumerator.records import from_table, landscape_from_row
 
 if TYPE_CHECKING:
-    from enumerator.identify import Identification
-
-# Teacher overlaps of a file agree with those of a landscape within this, over the largest: they come out of a product
-# of weights with up to a million dimensions, in single precision maybe.
-TEACHERS_AGREE = 1e-5
+    from enumerator.identification import Identification
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -130,106 +123,56 @@ def _identify(
     landscape: Annotated[str | None, typer.Option(metavar="ID", help="The landscape, one of the catalogue.")] = None,
     students: Annotated[int | None, typer.Option(help="K, with --teachers.  [default: M]")] = None,
     teachers: Annotated[int | None, typer.Option(help="M, orthonormal teachers.  [default: from the file]")] = None,
+    reduced: Annotated[
+        bool, typer.Option("--reduced", help="W and V are divided by sqrt d already: f(x) = sum relu(w.x).")
+    ] = False,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
     """Which minimum are weights at, or near, how far away, and where does the gradient flow take them?"""
-    from enumerator.identify import identify
+    from enumerator.identification import identify
 
     format = choose_format(format, output)
-    if landscape is not None and (students is not None or teachers is not None):
-        raise InputError("give `--landscape`, or `--students` and `--teachers`, not both.")
-    if students is not None and teachers is None:
-        raise InputError("`--students` goes with `--teachers`: give both, or neither.")
     atlas = Catalogue(catalogue)
-    wanted = None if landscape is None else landscape_named(atlas, landscape)
-    if teachers is not None:
-        wanted = Landscape(teachers if students is None else students, teachers)
-    Q, R, T = _read_overlaps(atlas, file, wanted)
-    wanted = wanted or landscape_like(atlas, len(Q), T)
-    if (Q.shape, R.shape) != ((wanted.students,) * 2, (wanted.students, wanted.teachers)):
-        raise InputError(
-            f"{wanted.students} students and {wanted.teachers} teachers have Q and R of shapes "
-            f"{(wanted.students,) * 2} and {(wanted.students, wanted.teachers)}, {file} gives {Q.shape} and {R.shape}: "
-            "name the landscape that it belongs to with --landscape, or --students and --teachers."
-        )
-    if T is not None and np.abs(T - wanted.T).max() > TEACHERS_AGREE * wanted.overlap_scale:
-        raise InputError(
-            f"the teachers in {file} are not those of the landscape {wanted.id}, their overlaps differ by "
-            f"{np.abs(T - wanted.T).max():.3g}: leave --landscape, --students and --teachers out, or mend the file."
-        )
-    found = identify(atlas, wanted, Q, R)
+    found = identify(
+        atlas,
+        **_arrays(file),
+        landscape=landscape,
+        students=teachers if students is None else students,
+        teachers=teachers,
+        reduced=reduced,
+    )
     write_table(pa.Table.from_pylist([vars(found)]), "identification", format, output)
     say(_told(found))
 
 
 def _told(found: Identification) -> str:
+    size = f"K = {found.students}, M = {found.teachers}" + (f", d = {found.dimension}" if found.dimension else "")
+    units = {"overlaps": "overlaps", "reduced": "reduced weights"}.get(found.units, f"weights {found.units}")
+    read = f"Read as {size}, {found.teacher} teachers, {units}, exact to {found.rounding:.1g}."
     near = "The catalogue knows no minimum of this landscape"
     if found.nearest is not None:
-        near = f"Nearest: {found.nearest}, at distance {found.distance:.3g}"
+        bound = "" if found.proven else " at most, and another may be nearer"
+        near = f"Nearest: {found.nearest}, at distance {found.distance:.3g}{bound}"
         near += ", inside the ball that provably flows into it" if found.inside else ""
     if found.outcome not in ("converged", "saddle"):
-        return f"{near}. The flow from here: {found.outcome}."
-    order = "" if found.reached_order is None else f" and {found.reached_order} anti-aligned students"
-    reached = found.reached or f"a point with loss {found.reached_loss:.9g}{order}, not in the catalogue"
-    return f"{near}. The flow from here ends in {reached}."
+        end = f"The flow from here: {found.outcome}."
+    else:
+        order = "" if found.reached_order is None else f" and {found.reached_order} anti-aligned students"
+        reached = found.reached or f"a point with loss {found.reached_loss:.9g}{order}, not in the catalogue"
+        end = f"The flow from here ends in {reached}."
+    return " ".join([read, f"{near}.", end, *([found.hint] if found.hint else [])])
 
 
-def landscape_named(atlas: Catalogue, name: str) -> Landscape:
-    """A landscape of the catalogue by its id. Raises InputError."""
-    rows = list(from_table(atlas.landscapes(landscape=name)))
-    if not rows:
-        raise InputError(f"no landscape {name!r} in this catalogue: `enumerator landscapes` lists them.")
-    return landscape_from_row(rows[0])
-
-
-def landscape_like(atlas: Catalogue, students: int, T: NDArray[np.float64] | None) -> Landscape:
-    """The landscape of the catalogue with these teachers, or a new one; the only one of that size without any."""
-    known = [landscape_from_row(row) for row in from_table(atlas.landscapes(students=students))]
-    if T is None:
-        if len(known) != 1:
-            raise InputError(
-                f"{len(known)} landscapes of this catalogue have {students} students: "
-                "say which is meant with --landscape ID, or orthonormal teachers with --teachers M."
-            )
-        return known[0]
-    for landscape in known:
-        if landscape.T.shape == T.shape and np.abs(landscape.T - T).max() <= TEACHERS_AGREE * landscape.overlap_scale:
-            return landscape
-    return Landscape(students, len(T), T=T)
-
-
-Overlaps = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]
-
-
-def _read_overlaps(atlas: Catalogue, file: Path, landscape: Landscape | None) -> Overlaps:
-    """Q, R and, if the file has teachers, T; the teachers of weights alone are those of the landscape."""
-    from enumerator.identify import overlaps_of_weights
-
+def _arrays(file: Path) -> dict[str, Any]:
+    """The arrays of a network in a file, by their names."""
     what = "weights (K, d) in a .npy file, or W and V, or Q and R, in a .npz file"
     content = load_numpy(file, what)
     if isinstance(content, np.ndarray):
-        W = _matrix(content, "weights", file)
-        landscape = landscape or landscape_like(atlas, len(W), None)
-        M = landscape.teachers
-        if W.shape[1] < M:
-            raise InputError(f"{M} teachers need {M} dimensions, {file} has weights of shape {W.shape}, (K, d).")
-        if not landscape.is_orthonormal:
-            raise InputError(f"the teachers of {landscape.id} are not orthonormal: give them as V beside W, in a .npz.")
-        return (*overlaps_of_weights(W, np.sqrt(W.shape[1]) * np.eye(M, W.shape[1])), None)
-    names = set(content.files)
-    if {"W", "V"} <= names:
-        W, V = (_matrix(content[name], name, file) for name in ("W", "V"))
-        return (*overlaps_of_weights(W, V), V @ V.T / V.shape[1])
-    if {"Q", "R"} <= names:
-        Q, R = (_matrix(content[name], name, file) for name in ("Q", "R"))
-        return Q, R, _matrix(content["T"], "T", file) if "T" in names else None
-    raise InputError(f"expected {what}, got {', '.join(sorted(names)) or 'no arrays'} in {file}.")
-
-
-def _matrix(array: NDArray, name: str, file: Path) -> NDArray[np.float64]:
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise InputError(
-            f"expected {name} as a matrix of finite real numbers, got {array.dtype} of shape {array.shape} in {file}."
-        )
-    return array.astype(np.float64)
+        return {"W": content}
+    wanted = next(({*names} for names in (("W", "V"), ("W",), ("Q", "R")) if {*names} <= {*content.files}), None)
+    if wanted is None:
+        raise InputError(f"expected {what}, got {', '.join(sorted(content.files)) or 'no arrays'} in {file}.")
+    if "Q" in wanted and "T" in content.files:
+        wanted.add("T")
+    return archived(content, sorted(wanted), file)

@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ def read_overlaps(path: Path, landscape: Landscape) -> tuple[NDArray[np.float64]
         archive = load_numpy(path, "initial overlaps Q and R in a .npz file")
         if isinstance(archive, np.ndarray):
             raise InputError(f"expected Q and R in a .npz file, got one array in {path}: numpy.savez(file, Q=, R=).")
-        columns = _archived(archive, path)
+        columns = archived(archive, ("Q", "R"), path)
     else:
         raise InputError(f"expected initial overlaps in a .npz, .arrow or .parquet file, got {path}.")
     found = {}
@@ -242,13 +242,15 @@ def load_numpy(path: Path, what: str) -> Any:
         raise InputError(f"expected {what}, got {came}, {path}: save it with numpy.save or numpy.savez.") from None
 
 
-def _archived(archive: Any, path: Path) -> dict[str, NDArray[Any]]:
+def archived(archive: Any, names: Sequence[str], path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of these names in a .npz archive. Raises InputError."""
+    listed = " and ".join(names)
     try:
-        return {name: archive[name] for name in ("Q", "R")}
+        return {name: archive[name] for name in names}
     except KeyError:
-        raise InputError(f"expected arrays Q and R in {path}, got {', '.join(archive.files) or 'none'}.") from None
+        raise InputError(f"expected arrays {listed} in {path}, got {', '.join(archive.files) or 'none'}.") from None
     except ValueError:
-        raise InputError(f"expected arrays Q and R of numbers in {path}, got pickled objects.") from None
+        raise InputError(f"expected arrays {listed} of numbers in {path}, got pickled objects.") from None
 
 
 def read_arrow(path: Path) -> pa.Table:

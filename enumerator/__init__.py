@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from enumerator.catalogue import Catalogue
     from enumerator.client import connect
     from enumerator.enumeration import Enumeration, enumerate_minima
+    from enumerator.identification import identify
     from enumerator.loss import population_loss
     from enumerator.overlaps import Overlaps
 
@@ -45,6 +46,7 @@ __all__ = [
     "Tolerances",
     "connect",
     "enumerate_minima",
+    "identify",
     "plots",
     "population_loss",
     "statistics",
@@ -58,6 +60,7 @@ _MODULES = {
     "Overlaps": "overlaps",
     "connect": "client",
     "enumerate_minima": "enumeration",
+    "identify": "identification",
     "population_loss": "loss",
 }
 

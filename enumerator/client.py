@@ -106,7 +106,7 @@ class RemoteCatalogue:
             return _all(reader)
 
     def identify(self, **network: Any) -> dict[str, Any]:
-        """Which minimum overlaps Q and R, or weights W and V, are at, and where the flow from there ends."""
+        """What `enumerator.identify` tells of a network, with the same arguments: W and V, or Q, R and T, and so on."""
         lists = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in network.items()}
         return self._json("POST", "/identify", lists)
 

@@ -42,17 +42,19 @@ def feasibility(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.fl
     return float(spectrum[0] / max(spectrum[-1], np.finfo(float).tiny))
 
 
-def check_feasible(Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64]) -> None:
+def check_feasible(
+    Q: NDArray[np.float64], R: NDArray[np.float64], T: NDArray[np.float64], rounding: float = FEASIBLE
+) -> None:
     """Raise InputError, with row and eigenvalue, unless every (Q, R) of a table (n, K, K), (n, K, M) is feasible."""
     for row, (q, r) in enumerate(zip(Q, R, strict=True)):
         if not (np.isfinite(q).all() and np.isfinite(r).all()):
             raise InputError(f"initial overlaps must be finite, row {row} is not.")
-        if np.abs(q - q.T).max() > FEASIBLE * np.abs(q).max():
+        if np.abs(q - q.T).max() > rounding * np.abs(q).max():
             raise InputError(
                 f"initial overlaps must have symmetric Q, row {row} misses by {np.abs(q - q.T).max():.3g}."
             )
         smallest = feasibility(q, r, T)
-        if smallest < -FEASIBLE:
+        if smallest < -rounding:
             raise InputError(
                 f"initial overlaps must be feasible, [[Q, R], [R^T, T]] positive semidefinite, but row {row} has the "
                 f"relative eigenvalue {smallest:.3g}: no weights have these overlaps."

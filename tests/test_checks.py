@@ -127,7 +127,7 @@ WRONG = {
     "another size": (("identify", "atlas", "weights.npy", "--teachers", 6), r"shapes (6, 6)"),
     "an unknown landscape": (("identify", "atlas", "weights.npy", "--landscape", "ls-0"), "no landscape 'ls-0'"),
     "both": (("identify", "atlas", "weights.npy", "--landscape", "ls-0", "--teachers", 7), "not both"),
-    "students alone": (("identify", "atlas", "weights.npy", "--students", 7), "goes with `--teachers`"),
+    "students alone": (("identify", "atlas", "weights.npy", "--students", 7), "goes with `teachers`"),
     "no weights in it": (("identify", "atlas", "other.npz"), "got a in other.npz"),
     "not finite": (("identify", "atlas", "nan.npy"), "finite real numbers"),
     "overlaps that no weights have": (("identify", "atlas", "infeasible.npz"), "feasible"),

@@ -22,7 +22,7 @@ NOT_CORE = {
     "datafiles",
     "destination",
     "enumeration",
-    "identify",
+    "identification",
     "merging",
     "migration",
 }

@@ -5,7 +5,7 @@ import pytest
 
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
-from enumerator.identify import identify, overlaps_of_weights
+from enumerator.identification import identify
 from enumerator.problem import SINGLE_ABOVE, Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.replay import replay
 from enumerator.sampling import initial_weights
@@ -62,13 +62,13 @@ def test_weights_are_identified_with_the_minimum_that_they_are_at(tmp_path):
     teachers = np.sqrt(d) * np.eye(7, d)
     minimum = np.sqrt(d) * np.pad(np.array(spurious["R"]).reshape(7, 7), ((0, 0), (0, d - 7)))
     weights = minimum[rng.permutation(7)] + 1e-4 * rng.normal(size=(7, d))
-    found = identify(atlas, LANDSCAPE, *overlaps_of_weights(weights, teachers))
+    found = identify(atlas, W=weights, V=teachers, landscape=LANDSCAPE)
     assert (found.nearest, found.reached, found.outcome) == (spurious["label"], spurious["label"], "converged")
     assert found.inside
     # 7 d numbers of standard deviation 1e-4, in units of 1/sqrt d.
     assert found.distance == pytest.approx(1e-4 * np.sqrt(7), rel=0.3)
-    far = identify(atlas, LANDSCAPE, *overlaps_of_weights(np.sqrt(d) * rng.normal(size=(7, d)), teachers))
+    far = identify(atlas, W=np.sqrt(d) * rng.normal(size=(7, d)), V=teachers, landscape=LANDSCAPE)
     assert not far.inside
     assert far.outcome == "converged"
     with pytest.raises(InputError, match="row 0"):
-        identify(atlas, LANDSCAPE, np.eye(7), 2 * np.eye(7))
+        identify(atlas, Q=np.eye(7), R=2 * np.eye(7), landscape=LANDSCAPE)

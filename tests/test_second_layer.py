@@ -10,7 +10,7 @@ from enumerator.collapse import nearest_member
 from enumerator.distinct import is_same
 from enumerator.dynamics import check_solvable, stepper_for
 from enumerator.effective import merged_student
-from enumerator.identify import identify
+from enumerator.identification import identify
 from enumerator.loss import exact_loss
 from enumerator.replay import replay
 from enumerator.sampling import initial_weights
@@ -190,7 +190,7 @@ def test_a_start_is_replayed_and_its_end_identified(tmp_path):
     atlas.commit_shard(result, 0, 6)
     zero = next(point for point in result.points if point.loss == 0)
     W = np.concatenate([zero.W * 1.001, np.full((5 - len(zero.W), zero.W.shape[1]), 1e-4)])
-    found = identify(atlas, campaign.landscape, W @ W.T, W[:, :4])
+    found = identify(atlas, Q=W @ W.T, R=W[:, :4], landscape=campaign.landscape)
     assert found.reached == found.nearest
     assert found.reached_loss == 0
     assert 0 < found.distance < 0.1

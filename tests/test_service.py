@@ -211,12 +211,14 @@ def test_sql_and_what_it_says_about_mistakes(path, service, remote):
         remote.minima(columns="nope")
 
 
-def test_identify_knows_the_global_minimum(remote):
-    found = remote.identify(W=np.sqrt(20) * np.eye(2, 20), teachers=2)
-    assert (found["outcome"], found["reached_loss"], found["nearest"]) == ("converged", 0.0, None)
+def test_identify_knows_the_global_minimum(path, remote):
+    for network in ({"W": np.sqrt(20) * np.eye(2, 20)}, {"W": np.eye(2, 20), "reduced": True, "students": 2}):
+        found = remote.identify(**network, teachers=2)
+        assert (found["outcome"], found["reached_loss"], found["nearest"]) == ("converged", 0.0, None)
+        assert found == vars(en.identify(path, **network, teachers=2))
     with pytest.raises(InputError, match="weights W need teachers"):
         remote.identify(W=[[1.0, 2.0]])
-    with pytest.raises(InputError, match="expected Q as a matrix of finite numbers"):
+    with pytest.raises(InputError, match="expected Q as a matrix of finite real numbers"):
         remote.identify(Q=[[1.0], [1.0, 2.0]], R=[[1.0]], teachers=1)
 
 

@@ -32,6 +32,8 @@ class Network(BaseModel):
     W: Matrix | None = None
     V: Matrix | None = None
     teachers: Annotated[int | None, Field(ge=1, le=MOST_NEURONS, description="M, orthonormal teachers.")] = None
+    students: Annotated[int | None, Field(ge=1, le=MOST_NEURONS, description="K, with `teachers`.")] = None
+    reduced: Annotated[bool, Field(description="W and V are divided by sqrt d already.")] = False
     landscape: Annotated[str | None, Field(max_length=100, description="Or a landscape of the catalogue, an id.")] = (
         None
     )
