@@ -40,7 +40,7 @@ SHOWN = {
         "isotropy", "effective_students",
     ),
     "starts": (
-        "start_index", "outcome", "minimum_id", "loss", "gradient_norm", "anti_aligned", "flow_time",
+        "start_index", "outcome", "minimum_id", "end_loss", "loss", "gradient_norm", "anti_aligned", "flow_time",
         "evaluations", "distance", "campaign_name",
     ),
     "campaigns": (
@@ -204,7 +204,11 @@ def format_value(name: str, value: Any, kind: str | None = None) -> str:
     if name in PERCENT or name in PERCENT_IN.get(kind or "", ()):
         return f"{100 * value:.2f}%"
     if isinstance(value, float):
-        return f"{value:.9f}" if name == "loss" and (value == 0 or 1e-4 <= abs(value) < 1e4) else f"{value:.6g}"
+        return (
+            f"{value:.9f}"
+            if name in ("loss", "end_loss") and (value == 0 or 1e-4 <= abs(value) < 1e4)
+            else f"{value:.6g}"
+        )
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, list):

@@ -17,7 +17,7 @@ from enumerator.follow import follow_shard
 from enumerator.labels import point_id, point_label
 from enumerator.points import SADDLE
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
-from enumerator.selection import output_schema
+from enumerator.selection import END_LOSS, output_schema
 from enumerator.starts import ShardResult
 from enumerator.teachers import near_symmetry
 
@@ -81,4 +81,6 @@ def tabulate(result: ShardResult) -> Enumeration:
     tables = {name: pa.Table.from_pylist(found, schema=output_schema(name)) for name, found in rows.items()}
     starts = records.starts_table(result, names)
     starts = starts.append_column("campaign_name", pa.repeat(called, starts.num_rows))
+    ends = [result.points[point].loss if point >= 0 else None for point in result.starts.point.tolist()]
+    starts = starts.append_column(END_LOSS, pa.array(ends, END_LOSS.type))
     return Enumeration(result, tables["minima"], tables["saddles"], starts)

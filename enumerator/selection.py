@@ -29,6 +29,8 @@ COUNTS = (
 # Saddles count besides the starts that lingered on them before they left, and the median time for which they did, null
 # where frequency is.
 LINGERING = (("lingered", pa.int64()), ("lingering_time", pa.float64()))
+# The loss of the minimum or saddle in which a start ends; `loss` is that at which it retired, on its way there.
+END_LOSS = pa.field("end_loss", pa.float64())
 # The column of `starts` that names the row.
 _NAMED_BY = {"minima": "minimum_id", "saddles": "saddle_id"}
 # Tables whose rows are of one campaign each, and have its name.
@@ -158,6 +160,8 @@ def output_schema(name: str) -> pa.Schema:
         fields += list(FACTS)
     if name in _OF_CAMPAIGNS:
         fields.append(FACTS.field("campaign_name"))
+    if name == "starts":
+        fields.append(END_LOSS)
     if name in _NAMED_BY:
         fields += [pa.field(column, kind) for column, kind in COUNTS]
     if name == "saddles":
@@ -170,6 +174,8 @@ def needed(name: str, selection: Selection) -> set[str]:
     tables = {name}
     if name in ("minima", "saddles", "campaigns"):
         tables.add("starts")
+    if name == "starts":
+        tables |= {"minima", "saddles"}
     if name != "landscapes":
         tables.add("campaigns")
     if _landscape_condition(selection):
@@ -249,9 +255,16 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
         condition = both
         if name == "initial_overlaps":
             condition = f"campaign_id in (select campaign_id from campaigns where {both})"
+        end_loss, ends = "", ""
+        if name == "starts":
+            end_loss = ", ends.loss as end_loss"
+            ends = """
+            left join (
+                select minimum_id as point_id, loss from minima union all select minimum_id, loss from saddles
+            ) as ends on coalesce(rows.minimum_id, rows.saddle_id) = ends.point_id"""
         return f"""
-            select rows.*, campaign_name from (select * from {name} where {condition}) as rows
-            left join campaigns on rows.campaign_id = campaigns.campaign_id"""
+            select rows.*, campaign_name{end_loss} from (select * from {name} where {condition}) as rows
+            left join campaigns on rows.campaign_id = campaigns.campaign_id{ends}"""
     if name == "landscapes":
         found = "true" if campaigns is None else f"landscape_id in (select landscape_id from campaigns where {both})"
         return f"select * from landscapes where {in_landscapes} and {found}"

@@ -3,6 +3,7 @@
 import pytest
 from stand_ins import make_campaign, make_point, make_result, new_catalogue
 
+import enumerator as en
 from cluster.cli import run_command
 
 
@@ -36,3 +37,20 @@ def test_compact_explains_bytes_that_it_adds(atlas, capsys):
     assert " bytes more than before, for now: the files that were joined stay for 7d" in said
     assert run_command(["compact", atlas, "--retention", "0"]) == 0
     assert "more than before" not in capsys.readouterr().err
+
+
+def test_starts_have_the_loss_where_they_end_beside_that_where_they_retired(atlas, capsys):
+    rows = atlas.starts(columns="start_index,outcome,end_loss,loss").to_pylist()
+    assert [row["end_loss"] for row in rows] == 2 * ([0.1] * 10 + [0.2] * 5 + [0.3] * 5 + [None] * 4)
+    assert all(row["loss"] not in (0.1, 0.2, 0.3) for row in rows)
+    assert atlas.starts(where="end_loss < 0.15").num_rows == 20
+    assert run_command(["starts", atlas.store.address, "--limit", "1"]) == 0
+    assert capsys.readouterr().out.split()[:5] == ["start_index", "outcome", "minimum_id", "end_loss", "loss"]
+
+
+def test_so_do_those_of_python():
+    found = en.enumerate_minima(en.Landscape(2, 2), starts=8, seed=0)
+    losses = dict(zip(found.minima["minimum_id"].to_pylist(), found.minima["loss"].to_pylist(), strict=True))
+    for row in found.starts.to_pylist():
+        assert row["end_loss"] == losses.get(row["minimum_id"])
+    assert set(found.starts["outcome"].to_pylist()) == {"converged"}
