@@ -78,7 +78,7 @@ def check_rows(tables: Tables) -> Iterator[RowProblem]:
         if name == "landscapes":
             yield from _check_landscapes(known[name])
         if name == "campaigns":
-            yield from _check_campaigns(tables)
+            yield from _check_campaigns(tables, known["landscapes"])
 
 
 def _kept(name: str) -> list[str]:
@@ -247,12 +247,15 @@ def _reason(error: BaseException) -> str:
     return ascii(text if len(text) <= 200 else f"{text[:197]}...")[1:-1]
 
 
-def _check_campaigns(tables: Tables) -> Iterator[RowProblem]:
+def _check_campaigns(tables: Tables, landscapes: pa.Table) -> Iterator[RowProblem]:
     """Campaigns whose settings cannot be read, are not as this software writes them, or belong to another id."""
+    sizes = {
+        row["landscape_id"]: row for row in landscapes.select(["landscape_id", "students", "teachers"]).to_pylist()
+    }
     rows = run("select * from campaigns order by campaign_id", tables).cast(table_schema("campaigns").arrow)
     for position, row in enumerate(records.from_table(rows)):
         try:
-            problem = _wrong_settings(tables, row)
+            problem = _wrong_settings(tables, row, sizes[row["landscape_id"]])
         except _UNREADABLE as error:
             problem = _reason(error)
         if problem is not None:
@@ -260,8 +263,11 @@ def _check_campaigns(tables: Tables) -> Iterator[RowProblem]:
             yield from _problems("campaigns", rows, here, "campaign", f"the settings of its id ({problem})")
 
 
-def _wrong_settings(tables: Tables, row: Mapping[str, Any]) -> str | None:
+def _wrong_settings(tables: Tables, row: Mapping[str, Any], sizes: Mapping[str, Any]) -> str | None:
     name, settings = row["campaign_id"], json.loads(row["campaign"])
+    # First of all: orthonormal teachers are a number in there, and a matrix in memory.
+    if any(settings["landscape"][part] != sizes[part] for part in ("students", "teachers")):
+        return "they are on another landscape"
     if Landscape.from_dict(settings["landscape"]).id != row["landscape_id"]:
         return "they are on another landscape"
     Q = R = None

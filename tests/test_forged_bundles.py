@@ -125,7 +125,7 @@ FORGED: dict[str, tuple[str, Change, str]] = {
     "evaluations negative": ("starts", with_value("evaluations", -1), "evaluations must be at least 0"),
     "outcome": ("starts", with_value("outcome", "hacked"), "outcome must be one of converged, saddle, unfinished, d"),
     "verdict": ("minima", with_value("verdict", "saddle"), "verdict must be one of minimum, flat-minimum, undecided"),
-    "status": ("campaigns", with_value("status", "odd"), "status must be one of running, complete, deleting"),
+    "status": ("campaigns", with_value("status", "odd"), "status must be one of running, "),
     "label": ("minima", with_value("label", "\x1b]0;owned\x07x"), r"label must be plain text, got '\x1b]0;owned"),
     "label with a line": ("minima", with_value("label", "a\nb"), "label must be of the form"),
     "text turned around": (
@@ -166,6 +166,11 @@ FORGED: dict[str, tuple[str, Change, str]] = {
     "settings nested": ("campaigns", with_value("campaign", "[" * 200_000), "(RecursionError)"),
     "settings a list": ("campaigns", with_value("campaign", "[]"), "(TypeError)"),
     "settings without law": ("campaigns", with_value("campaign", settings(lambda c: c.pop("law"))), "(KeyError)"),
+    "settings of a matrix that no memory holds": (
+        "campaigns",
+        with_value("campaign", settings(lambda c: c["landscape"].update(teachers=300_000))),
+        "they are on another landscape",
+    ),
     "settings of another id": (
         "campaigns",
         with_value("campaign", settings(lambda c: c.update(seed=99))),
