@@ -18,6 +18,7 @@ from cluster.progress import Parts, duration_text
 from cluster.usage import program
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
+from enumerator.parsing import shortened
 from enumerator.query import quoted
 
 if TYPE_CHECKING:
@@ -172,7 +173,9 @@ def _arrays(file: Path) -> dict[str, Any]:
         return {"W": content}
     wanted = next(({*names} for names in (("W", "V"), ("W",), ("Q", "R")) if {*names} <= {*content.files}), None)
     if wanted is None:
-        raise InputError(f"expected {what}, got {', '.join(sorted(content.files)) or 'no arrays'} in {file}.")
+        raise InputError(
+            f"expected {what}, got {shortened(', '.join(sorted(content.files))) or 'no arrays'} in {file}."
+        )
     if "Q" in wanted and "T" in content.files:
         wanted.add("T")
     return archived(content, sorted(wanted), file)

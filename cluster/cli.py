@@ -40,6 +40,7 @@ from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
 from enumerator.constraints import CONSTRAINTS
 from enumerator.errors import CatalogueError, InputError
+from enumerator.parsing import shown
 from enumerator.problem import DYNAMICS, SECOND_LAYER_LAWS, SECOND_LAYERS
 from enumerator.selection import COUNTED, counted_together
 from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
@@ -354,8 +355,17 @@ jobs_commands.add_commands(app)
 statistics_commands.add_commands(app)
 
 
-def _fail(error: BaseException, code: int, advice: str = "") -> int:
-    text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+def _fail(error: Exception) -> int:
+    """Print an error on one line; the exit code."""
+    text, code, advice = str(error), 1, ""
+    if isinstance(error, typer.TyperException):
+        text, code, advice = error.format_message(), 2, usage_advice(error)
+    elif isinstance(error, InputError):
+        code = 2
+    elif isinstance(error, OSError) and error.filename is not None:
+        text, code = f"cannot use {shown(error.filename)}: {error.strerror}.", 2
+    elif not isinstance(error, CatalogueError):
+        advice = f" ({type(error).__name__}; {DEBUG}=1 shows where)"
     say(f"error: {' '.join(text.split()) or type(error).__name__}{advice}")
     return code
 
@@ -372,18 +382,10 @@ def run_command(arguments: Sequence[str]) -> int:
             )
             or 0
         )
-    except CatalogueError as error:
-        if os.environ.get(DEBUG):
-            raise
-        return _fail(error, 1)
-    except (InputError, typer.TyperException) as error:
-        if os.environ.get(DEBUG):
-            raise
-        return _fail(error, 2, usage_advice(error) if isinstance(error, typer.TyperException) else "")
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        return _fail(error, 1, f" ({type(error).__name__}; {DEBUG}=1 shows where)")
+        return _fail(error)
 
 
 def main() -> NoReturn:

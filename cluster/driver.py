@@ -21,7 +21,7 @@ from enumerator.catalogue import Catalogue, CommitSummary
 from enumerator.errors import EnumeratorError, InputError
 from enumerator.problem import Campaign
 from enumerator.starts import Outcome, ShardResult
-from enumerator.validation import check_choice, check_count
+from enumerator.validation import MOST_STARTS, check_choice, check_count
 
 # Seconds after which the driver looks up from waiting: how long a stop signal waits for an answer.
 PATIENCE = 0.3
@@ -44,7 +44,7 @@ def check_request(
     """The device to use, `cpu` or `gpu`. Raises InputError for what cannot be run, before anything starts."""
     for name, value in (("starts", starts), ("workers", workers), ("shard_size", shard_size)):
         if value is not None:
-            check_count(name, value)
+            check_count(name, value, most=MOST_STARTS)
     check_choice("device", device, DEVICES)
     if address is not None:
         return "cpu" if device == "auto" else device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import time
 from contextlib import suppress
@@ -17,7 +18,7 @@ import typer
 
 from cluster.driver import RunSummary, StoppedError, StopSignals, check_request, run_campaign
 from cluster.grid_display import GridDisplay
-from cluster.inputs import FILES, Request, nearly_symmetric, request
+from cluster.inputs import FILES, Request, nearly_symmetric, request, said_of
 from cluster.options import say
 from cluster.output import write_table
 from cluster.session import ray_session
@@ -25,10 +26,13 @@ from cluster.usage import program
 from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
+from enumerator.parsing import shortened, shown
 from enumerator.tables import campaign_file_schema
 
 # These may follow the number of teachers: K = M + 1, d = M.
-_TIED = re.compile(r"teachers\s*(?:\+\s*(\d+))?")
+_TIED = re.compile(r"teachers\s*(?:\+\s*(\d{1,9}))?")
+# The most campaigns of a file: they are spelled out before the first begins, which takes a minute.
+MOST_CAMPAIGNS = 10_000
 _MAY_FOLLOW = ("students", "dimension")
 
 
@@ -41,9 +45,12 @@ def expand(settings: dict[str, Any], folder: Path, options: dict[str, Any]) -> l
     """
     common = {name: value for name, value in settings.items() if name != "grid"} | options
     grids = settings["grid"] if isinstance(settings["grid"], list) else [settings["grid"]]
+    spelled = [{name: _values(name, grid[name]) for name in grid if name not in options} for grid in grids]
+    count = sum(math.prod(map(len, lists.values())) for lists in spelled)
+    if count > MOST_CAMPAIGNS:
+        raise InputError(f"a grid has {MOST_CAMPAIGNS:,} campaigns at most, got {count:,}: take shorter lists.")
     found: dict[str, Request] = {}
-    for grid in grids:
-        lists = {name: _values(name, values) for name, values in grid.items() if name not in options}
+    for lists in spelled:
         for combination in product(*lists.values()):
             chosen = common | dict(zip(lists, combination, strict=True))
             for name in FILES:
@@ -53,25 +60,32 @@ def expand(settings: dict[str, Any], folder: Path, options: dict[str, Any]) -> l
                 wanted = request(_followed(chosen))
             except InputError as error:
                 place = ", ".join(f"{name} = {value}" for name, value in zip(lists, combination, strict=True))
-                raise InputError(f"grid, at {place}: {error}") from None
+                raise InputError(f"grid, at {shortened(place)}: {error}") from None
             found.setdefault(wanted.campaign.id, wanted)
     return list(found.values())
 
 
 def _values(name: str, values: Any) -> list[Any]:
-    known = [key for key in campaign_file_schema()["properties"] if key not in ("grid", "tolerances")]
+    from jsonschema import Draft202012Validator
+
+    schemas = campaign_file_schema()["properties"]
+    known = [key for key in schemas if key not in ("grid", "tolerances")]
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         raise InputError(
-            f"grid: unknown setting `{name}`: " + (f"did you mean `{close[0]}`?" if close else "see --help.")
+            f"grid: unknown setting `{shortened(name)}`: " + (f"did you mean `{close[0]}`?" if close else "see --help.")
         )
     if isinstance(values, str) and name in _MAY_FOLLOW:
         values = [values]
     if not isinstance(values, list) or not values:
-        raise InputError(f"grid: `{name}` must be a list of values, got {values!r}.")
+        raise InputError(f"grid: `{name}` must be a list of values, got {shown(values)}.")
+    validator = Draft202012Validator(schemas[name])
     for value in values:
-        if isinstance(value, str) and name in _MAY_FOLLOW and not _TIED.fullmatch(value.strip()):
-            raise InputError(f'grid: `{name}` must hold numbers, "teachers" or "teachers + 1", got {value!r}.')
+        if isinstance(value, str) and name in _MAY_FOLLOW:
+            if not _TIED.fullmatch(value.strip()):
+                raise InputError(f'grid: `{name}` must hold numbers, "teachers" or "teachers + 1", got {shown(value)}.')
+        elif (error := next(validator.iter_errors(value), None)) is not None:
+            raise InputError(f"grid: `{name}`: {said_of(error)}.")
     return values
 
 

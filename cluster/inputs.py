@@ -9,10 +9,12 @@ import difflib
 import json
 import re
 import tomllib
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from shlex import quote
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,7 @@ from pyarrow import parquet
 from enumerator.activations import ACTIVATIONS
 from enumerator.constraints import CONSTRAINTS
 from enumerator.errors import InputError
+from enumerator.parsing import parsing, shortened, shown
 from enumerator.problem import (
     DYNAMICS,
     PRECISIONS,
@@ -34,12 +37,20 @@ from enumerator.problem import (
 )
 from enumerator.tables import campaign_file_schema
 from enumerator.teachers import near_symmetry
-from enumerator.validation import check_choice, check_count
+from enumerator.validation import MOST_STARTS, check_choice, check_count
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 # Settings that are files, relative to the campaign file.
 FILES = ("teacher", "initial")
 # Starts of a campaign that does not say how many: enough to see every minimum that holds 1% of them.
 DEFAULT_STARTS = 1000
+# Bytes; a grid of thousands of values fits.
+LARGEST_CAMPAIGN_FILE = 2**20
+# Names with dots between them, in a line of a campaign file; it has two.
+_DEEPEST = 100
+_SAVE = "Save it with numpy.save or numpy.savez."
 # How a file in the Arrow IPC file format begins; a stream begins otherwise.
 _ARROW_FILE = b"ARROW1"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -56,15 +67,19 @@ class Request:
 
 def read_campaign_file(path: Path) -> dict[str, Any]:
     """The settings in a TOML file, checked against schemas/campaign.json, its own files relative to it."""
-    if path.is_dir():
-        raise InputError(
-            f"expected a campaign file, {path} is a directory: a catalogue is named by an option, --catalogue {path}."
-        )
-    try:
-        settings = tomllib.loads(_readable(path, "campaign file").read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"expected a campaign file in TOML, got {path}: {error}.") from None
-    check_settings(settings, str(path))
+    with parsing("a campaign file in TOML", path):
+        if path.is_dir():
+            raise InputError(
+                f"expected a campaign file, {path} is a directory: a catalogue is named by an option, "
+                f"--catalogue {quote(str(path))}."
+            )
+        if _readable(path, "campaign file").stat().st_size > LARGEST_CAMPAIGN_FILE:
+            raise InputError(f"a campaign file may have {LARGEST_CAMPAIGN_FILE:,} bytes at most, {path} has more.")
+        text = path.read_text(encoding="utf-8")
+        if any(line.count(".") > _DEEPEST and "," not in line for line in text.splitlines()):
+            raise RecursionError  # the time that it takes to read a.a.a... grows like the square of its length
+        settings = tomllib.loads(text)
+        check_settings(settings, str(path))
     for name in FILES:
         if name in settings and settings[name] != "orthonormal":
             settings[name] = str(path.parent / settings[name])
@@ -83,16 +98,22 @@ def check_settings(settings: dict[str, Any], source: str) -> None:
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1)
                 advice = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}."
-                raise InputError(f"{source}: unknown setting `{place + '.' if place else ''}{name}`: {advice}")
+                where = f"{place}." if place else ""
+                raise InputError(f"{source}: unknown setting `{where}{shortened(name)}`: {advice}")
     for error in Draft202012Validator(schema).iter_errors(settings):
         # What may stand in options instead is checked where all come together.
         if error.validator != "required":
             place = ".".join(map(str, error.absolute_path))
-            raise InputError(f"{source}: {f'`{place}`: ' if place else ''}{error.message}.")
+            raise InputError(f"{source}: {f'`{place}`: ' if place else ''}{said_of(error)}.")
 
     for name, choices in (("activation", ACTIVATIONS), ("constraint", CONSTRAINTS), ("dynamics", DYNAMICS)):
         if settings.get(name, next(iter(choices))) not in choices:
             raise InputError(f"{source}: `{name}` must be one of {', '.join(choices)}, got {settings[name]!r}.")
+
+
+def said_of(error: ValidationError) -> str:
+    """What a value breaks, with as much of the value as a line holds."""
+    return error.message.replace(repr(error.instance), shown(error.instance))
 
 
 def as_toml(settings: dict[str, Any]) -> str:
@@ -122,7 +143,7 @@ def request(settings: dict[str, Any]) -> Request:
             raise InputError(f"`{name}` is missing: pass --{name}, or put it into the campaign file.")
     teacher, initial = settings.pop("teacher", "orthonormal"), settings.pop("initial", None)
     starts, shard_size = (
-        None if settings.get(name) is None else check_count(name, settings.pop(name))
+        None if settings.get(name) is None else check_count(name, settings.pop(name), most=MOST_STARTS)
         for name in ("starts", "shard_size")
     )
     if teacher != "orthonormal":
@@ -226,31 +247,35 @@ def read_overlaps(path: Path, landscape: Landscape) -> tuple[NDArray[np.float64]
 
 
 def _readable(path: Path, what: str) -> Path:
-    if not path.is_file():
-        raise InputError(f"expected a {what}, found no file {path}.")
+    with parsing(f"a {what}", path):
+        if not path.is_file():
+            raise InputError(f"expected a {what}, found no file {path}.")
     return path
 
 
 def load_numpy(path: Path, what: str) -> Any:
     """numpy.load without pickles: an array for .npy, an archive for .npz."""
     _readable(path, path.suffix + " file" if path.suffix else "file")
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        pickled = "pickle" in str(error).lower()
-        came = "pickled objects or another format" if pickled else f"an unreadable file ({error})"
-        raise InputError(f"expected {what}, got {came}, {path}: save it with numpy.save or numpy.savez.") from None
+    with parsing(what, path, _SAVE):
+        with path.open("rb") as stream:
+            if stream.read(2) == b"PK":  # an archive, which numpy leaves open where it is broken
+                zipfile.ZipFile(stream).close()
+        # Mapped at first: the size that a header declares is held against that of the file, before memory is taken.
+        content = np.load(path, allow_pickle=False, mmap_mode="r")
+        return np.array(content) if isinstance(content, np.ndarray) else content
 
 
 def archived(archive: Any, names: Sequence[str], path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of these names in a .npz archive. Raises InputError."""
     listed = " and ".join(names)
-    try:
-        return {name: archive[name] for name in names}
-    except KeyError:
-        raise InputError(f"expected arrays {listed} in {path}, got {', '.join(archive.files) or 'none'}.") from None
-    except ValueError:
-        raise InputError(f"expected arrays {listed} of numbers in {path}, got pickled objects.") from None
+    if missing := set(names) - set(archive.files):
+        found = shortened(", ".join(sorted(archive.files))) or "none"
+        raise InputError(f"expected arrays {listed} in {path}, got {found}: {', '.join(sorted(missing))} missing.")
+    with parsing(f"arrays {listed} of numbers", path, _SAVE):
+        arrays = {name: archive[name] for name in names}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds files that are no arrays")
+        return arrays
 
 
 def read_arrow(path: Path) -> pa.Table:
@@ -264,15 +289,14 @@ def read_arrow(path: Path) -> pa.Table:
 def _list_columns(path: Path) -> dict[str, NDArray[Any]]:
     """Q and R (n, size) from the list columns of an Arrow or Parquet file; rows of unequal length are named."""
     _readable(path, path.suffix + " file")
-    try:
+    with parsing("an Arrow or Parquet file", path):
         table = parquet.read_table(path) if path.suffix == ".parquet" else read_arrow(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"expected an Arrow or Parquet file, got {path}: {str(error).splitlines()[0]}") from None
     columns = {}
     for name in ("Q", "R"):
         if name not in table.column_names:
             raise InputError(f"expected columns Q and R in {path}, got {', '.join(table.column_names)}.")
-        rows = [np.asarray(row.as_py(), dtype=object).ravel() for row in table[name]]
+        with parsing(f"lists of numbers as {name}", path):
+            rows = [np.asarray(row.as_py(), dtype=object).ravel() for row in table[name]]
         for index, row in enumerate(rows):
             if len(row) != len(rows[0]):
                 raise InputError(f"{name} in {path} must have {len(rows[0])} entries in each row, row {index} differs.")

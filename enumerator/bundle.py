@@ -87,7 +87,7 @@ def export(
     conditions = _conditions(tables, campaigns, landscape, students, teachers)
     advice = "choose another place with -o"
     try:
-        with tempfile.TemporaryDirectory(dir=folder_of(file), prefix=f".{file.name}.") as folder:
+        with tempfile.TemporaryDirectory(dir=folder_of(file), prefix=".enumerator-") as folder:
             rows = {}
             members: dict[str, Path | bytes] = {"README.txt": _README.encode(), "CITATION.cff": _read("CITATION.cff")}
             members |= {f"schemas/{name}.json": _read(f"schemas/{name}.json") for name in TABLE_NAMES}

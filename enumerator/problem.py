@@ -21,6 +21,7 @@ from enumerator.constraints import CONSTRAINTS, constraint_named
 from enumerator.errors import InputError
 from enumerator.teachers import teacher_classes
 from enumerator.validation import (
+    MOST_NEURONS,
     check_choice,
     check_count,
     check_number,
@@ -89,8 +90,8 @@ class Landscape:
 
     def __post_init__(self, snap_teachers: bool) -> None:
         _set = object.__setattr__
-        _set(self, "students", check_count("students", self.students))
-        _set(self, "teachers", check_count("teachers", self.teachers))
+        _set(self, "students", check_count("students", self.students, most=MOST_NEURONS))
+        _set(self, "teachers", check_count("teachers", self.teachers, most=MOST_NEURONS))
         T = np.eye(self.teachers) if self.T is None else check_teacher_overlaps(self.T, self.teachers, snap_teachers)
         T.setflags(write=False)
         _set(self, "T", T)

@@ -27,11 +27,13 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from enumerator.addresses import address_of
 from enumerator.causes import lasting, one_line, to_begin, to_go_on
 from enumerator.claims import Claims
 from enumerator.datafiles import DataFile, Folder, digest, in_groups, read, sync
 from enumerator.errors import CatalogueError, InputError
 from enumerator.objects import ObjectStore
+from enumerator.parsing import parsing
 from enumerator.query import run
 from enumerator.records import from_table
 from enumerator.surroundings import check_not_forked
@@ -45,8 +47,6 @@ VERSION_PROPERTY = "enumerator.schema_version"
 FILES_TRANSACTION = "enumerator.files"
 # As a message names it.
 _DELTA = "a catalogue"
-# Characters in the path of a directory that Delta Lake 1.6 takes for parts of a URL, and fails on.
-UNUSABLE = frozenset("[]^|\\%")
 # Text columns with few distinct values in many rows: read as codes, they are counted twice as fast.
 _REPEATING = {"starts": ("landscape_id", "minimum_id", "outcome", "saddle_id")}
 # Files of a table (of a campaign, for starts) are joined when this many small ones have gathered:
@@ -80,18 +80,11 @@ class Store:
         self._migrating = migrating
         self._verified: set[tuple[str, int, int]] = set()
         self._options = storage_options
-        address = os.fspath(path)
-        self._is_remote = "://" in address and not address.startswith("file://")
-        if not self._is_remote:
-            local = Path(unquote(urlsplit(address).path) if address.startswith("file://") else address)
-            address = str(local.expanduser().absolute())
-            if found := sorted(UNUSABLE & set(address)):
-                raise InputError(
-                    f"the path of a catalogue cannot have {' '.join(found)} in it, got {address}: rename it."
-                )
-        self.address = address.rstrip("/")
+        self.address, self._is_remote = address_of(path)
         self.claims = Claims(None if self._is_remote else Path(self.address))
-        self._versions = Versions(self._filesystem(self.address))
+        with parsing("the place of a catalogue", self.address):
+            root = self.address if self._is_remote else Path(self.address).as_uri()
+            self._versions = Versions(self._filesystem(root))
         missing = [name for name in TABLE_NAMES if not self.exists(name)]
         # Before anything else: the tables that are there may be of another version.
         for name in TABLE_NAMES:

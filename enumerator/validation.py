@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from enumerator.errors import InputError
+from enumerator.parsing import shown
 from enumerator.teachers import NEARLY, snapped
 
 # Entries of a teacher overlap matrix may miss symmetry by this much of the largest entry: ten
@@ -17,8 +18,10 @@ SYMMETRY_TOLERANCE = 1e-12
 # A pivot of the Cholesky factor below this part of the largest diagonal entry counts as zero: the
 # rounding of a Gram matrix of some hundred vectors, far below any overlap that a user writes down.
 RANK_TOLERANCE = 1e-10
-
-
+# The most students, and teachers: there is a Hessian of (K M)^2 entries, 8 TB at a thousand of each.
+MOST_NEURONS = 1024
+# The most starts of a campaign, and of a shard: months of a thousand cores. The driver lists the missing shards.
+MOST_STARTS = 10**9
 # Counts are stored as 64-bit integers and pass through JSON: up to here both hold all of them.
 MOST_COUNT = 2**53 - 1
 # Powers of the overlaps up to the third, and ratios of them, are finite in double precision within these.
@@ -28,7 +31,7 @@ _SMALLEST_SCALE, _LARGEST_SCALE = 1e-100, 1e100
 def check_count(name: str, value: Any, least: int = 1, most: int = MOST_COUNT) -> int:
     """A whole number from `least` to `most`, or InputError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"`{name}` must be a whole number >= {least}, got {value!r}.")
+        raise InputError(f"`{name}` must be a whole number >= {least}, got {shown(value)}.")
     if value > most:
         raise InputError(f"`{name}` must be at most {most}, got a larger number.")
     return int(value)
@@ -38,10 +41,10 @@ def check_number(name: str, value: Any, kind: str = "a finite number", above: fl
     """A finite number above `above`, or InputError, which says that it must be `kind`."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not (np.isfinite(number) and number > above):
-        raise InputError(f"`{name}` must be {kind}, got {value!r}.")
+        raise InputError(f"`{name}` must be {kind}, got {shown(value)}.")
     return number
 
 
@@ -53,7 +56,7 @@ def check_positive(name: str, value: Any) -> float:
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """One of `choices`, or InputError."""
     if not isinstance(value, str) or value not in choices:
-        raise InputError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
+        raise InputError(f"`{name}` must be one of {', '.join(choices)}, got {shown(value)}.")
     return value
 
 

@@ -94,8 +94,8 @@ def refused(enumerator, workplace):
         (("--scale", "inf"), "`scale` must be a positive finite number, got inf"),
         (("--seed", -1), "`seed` must be a whole number >= 0, got -1"),
         (("--seed", 2**63), "`seed` must be at most 9223372036854775807, got a larger number."),
-        (("--starts", 10**30), "`starts` must be at most 9007199254740991, got a larger number."),
-        (("--shard-size", 10**30), "`shard_size` must be at most 9007199254740991"),
+        (("--starts", 10**30), "`starts` must be at most 1000000000, got a larger number."),
+        (("--shard-size", 10**30), "`shard_size` must be at most 1000000000"),
         (("--dimension", 10**400), "`dimension` must be at most 9007199254740991"),
         (("--dynamics", "adam"), "`dynamics` must be one of"),
         (("--dynamics", "one-pass-sgd", "--step", "0.1"), "`dynamics` one-pass-sgd needs `flow_time`, got none"),
@@ -149,7 +149,10 @@ NOT_TEACHERS = {
     "text": (np.array([["a", "b", "c"]] * 3), "T as real numbers, got an array of"),
     "complex": (np.eye(3) * 1j, "T as real numbers, got an array of"),
     "all zeros": (np.zeros((3, 3)), "there is nothing to learn"),
-    "pickled": (np.array([[1, "a", None]] * 3, dtype=object), "got pickled objects or another format"),
+    "pickled": (
+        np.array([[1, "a", None]] * 3, dtype=object),
+        "got T.npy: it holds pickled objects, or is of another format",
+    ),
 }
 
 
@@ -203,7 +206,7 @@ NOT_OVERLAPS = {
     "none": ({"Q": np.zeros((0, 3, 3)), "R": np.zeros((0, 3, 3))}, "with n >= 1"),
     "text": ({"Q": [[["a"] * 3] * 3], "R": [ZERO]}, "Q must be real numbers"),
     "fewer than asked for": ({"Q": [EYE], "R": [ZERO]}, "holds 1 initial overlaps, got --starts 10"),
-    "pickled": ({"Q": np.array([[None]]), "R": [ZERO]}, "got pickled objects"),
+    "pickled": ({"Q": np.array([[None]]), "R": [ZERO]}, "it holds pickled objects"),
 }
 
 

@@ -77,7 +77,11 @@ def test_options_win(tmp_path):
         ('[grid]\nstudents = ["twice"]\nteachers = [3]\n', '"teachers" or "teachers \\+ 1"'),
         ('[grid]\nstudents = ["teachers"]\n', "`students` follows the teachers: give `teachers` too"),
         ("[grid]\nstudents = [3]\n", "`teachers` is missing"),
-        ("[grid]\nstudents = [3]\nteachers = [0]\n", "grid, at students = 3, teachers = 0: `teachers` must be"),
+        ("[grid]\nstudents = [3]\nteachers = [0]\n", "grid: `teachers`: 0 is less than the minimum of 1"),
+        (
+            "[grid]\nstudents = [3]\nteachers = [3]\ndimension = [2]\n",
+            "grid, at students = 3, teachers = 3, dimension = 2",
+        ),
         ("[grid]\n", "grid"),
     ],
 )

@@ -146,7 +146,7 @@ def test_what_is_no_text_or_no_number_is_refused(service):
         ({"T": [[1e308, 0], [0, 1e308]]}, "`T` must have its largest entry between 1e-100 and 1e+100, got 1e+308"),
         ({"T": [[1e308, 1e308], [1e308, 1e308]]}, "`T` must have its largest entry"),
         ({"T": [[1e-200, 0], [0, 1e-200]]}, "`T` must have its largest entry"),
-        ({"starts": 10**30}, "is greater than the maximum of 9007199254740991"),
+        ({"starts": 10**30}, "is greater than the maximum of 1000000000"),
         ({"starts": 2.0}, "`starts` must be a whole number"),
         ({"shard_size": 10**30}, "is greater than the maximum"),
         ({"dimension": 10**30}, "is greater than the maximum"),
