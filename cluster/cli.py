@@ -275,7 +275,7 @@ def _selecting(kind: str) -> Callable[..., None]:
             named = ", ".join(unlike[:3]) + (f" and {len(unlike) - 3} more" if len(unlike) > 3 else "")
             say(
                 f"note: no frequency where unlike campaigns are counted together: {named}. Choose by --campaign, "
-                f"--dynamics, --dimension or --scale; `{program()} stats {catalogue}` has the shares of each."
+                f"--dynamics, --dimension or --scale; `{program()} stats {quote(catalogue)}` has the shares of each."
             )
 
     return command

@@ -60,7 +60,7 @@ def _submit(
     found = jobs.submit(campaign, address, catalogue, options, pip)
     if found.existed:
         say("This job is there already.")
-    say(f"Follow it with: {program()} status {found.job} --address {quote(address)}")
+    say(f"Follow it with: {program()} status {quote(found.job)} --address {quote(address)}")
     write_text(found.job)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from shlex import quote
 
 import pyarrow.fs as pafs
 
@@ -64,7 +65,8 @@ def check_end(table: str, version: int, reached: Mapping[str, int], address: str
         raise CatalogueError(
             f"cannot read {address}/{table}: its log (_delta_log) has lost its end: it had reached version {known}, "
             f"and ends at {version}. Restore it from a copy; to go on without what is lost, remove "
-            f"{address}/{place(table, known)}, then type `enumerator verify {address} --repair`."
+            f"{address}/{place(table, known)}, then type "
+            f"`enumerator verify {quote(address)} --repair`."
         )
 
 

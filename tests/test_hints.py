@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 from test_cli import make_atlas
+from test_house import modules, named
 
 from cluster import cli, grid, jobs
 from cluster.cli import run_command
@@ -36,10 +37,10 @@ def pasted(text: str, command: str) -> list[str]:
 
 def test_what_to_type_after_a_run(atlas):
     summary = RunSummary("c-1", Tally(10, 10, 10, 1), 1.0)
-    text = cli._closing(summary, NAME, "enumerator", atlas.minima(limit=1))
+    text = cli._closing(summary, "relu.3.3", NAME, "enumerator", atlas.minima(limit=1))
     label = atlas.minima(limit=1)["label"][0].as_py()
     assert pasted(text, "minima") == ["minima", NAME, "--format", "csv", "-o", "minima.csv"]
-    assert pasted(text, "starts") == ["starts", NAME, "--campaign", "c-1", "--limit", "10"]
+    assert pasted(text, "starts") == ["starts", NAME, "--campaign", "relu.3.3", "--limit", "10"]
     assert pasted(text, "show") == ["show", NAME, label]
 
 
@@ -94,6 +95,12 @@ def test_how_to_hide_a_token(tmp_path):
 def test_the_command_by_its_path(monkeypatch):
     monkeypatch.setattr("sys.argv", [f"/opt/{NAME}/enumerator"])
     assert shlex.split(program()) == [f"/opt/{NAME}/enumerator"]
+
+
+@pytest.mark.parametrize("path", [*modules("enumerator"), *modules("cluster")], ids=named)
+def test_whatever_is_put_behind_a_command_is_quoted(path):
+    source = path.read_text(encoding="utf-8")
+    assert re.findall(r"(?:enumerator|program\(\)\}|\{command\}) [a-z-]+ \{(?!quote\()[^}]*\}", source) == []
 
 
 # Choices

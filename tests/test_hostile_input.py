@@ -204,9 +204,7 @@ HUGE = str(10**10)
 
 
 def test_numbers_without_a_file(refused):
-    assert "`students` must be at most 1024, got a larger number" in refused(
-        "run", "--students", HUGE, "--teachers", "3"
-    )
+    assert "`students` must be at most 1024, got a larger" in refused("run", "--students", HUGE, "--teachers", "3")
     assert "`teachers` must be at most 1024" in refused("run", "--students", "3", "--teachers", HUGE)
     assert "`starts` must be at most 1000000000" in refused(*SMALL, "--starts", str(10**30))
     assert "`dimension` must be at most" in refused(*SMALL, "--dimension", str(10**30))
