@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from urllib.parse import quote, urlsplit
 
+import psutil
 import pytest
 from serving import serving
 from stand_ins import commit, make_campaign, new_catalogue
@@ -198,6 +199,19 @@ def test_one_client_may_have_so_many_requests_at_once(impatient):
         )
         assert impatient.get("/health").status == 200
     until(lambda: impatient.get("/tables").status == 200)
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_who_takes_nothing_of_an_answer_is_let_go(path, kind):
+    target = f"/sql?format={kind}&query=" + quote("select repeat('x', 100000) as s from range(150)")
+    with serving(path, limits={"idle_seconds": 1, "readers": 1}) as service, ExitStack() as stack:
+        with urllib.request.urlopen(service.url + target, timeout=60) as answer:
+            assert len(answer.read()) > 15_000_000
+        connection = connect(service, stack, f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        local = connection.getsockname()[1]
+        served = psutil.Process(service.process.pid).net_connections
+        until(lambda: all(not one.raddr or one.raddr.port != local for one in served("tcp")))
 
 
 def test_an_answer_larger_than_the_room_comes_whole(impatient):

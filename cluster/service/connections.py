@@ -106,6 +106,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._stop_timer()
+        self._pipe = None
         self._all.leave(self)
         super().connection_lost(exc)
 
@@ -131,7 +132,7 @@ class Connection(H11Protocol):
     def answered(self) -> None:
         """The answer to a request has ended."""
         self._requests -= 1
-        if not self._requests and self._pipe is not None and not self._pipe.is_closing():
+        if not self._requests and self._pipe is not None:
             self._wait()
 
     def abort(self) -> None:

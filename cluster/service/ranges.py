@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -28,7 +27,7 @@ _PAUSE, _STAY = 60.0, 600.0
 
 
 class CopyResponse(Response):
-    """The bytes of the copy that `find` gives, for a client that takes some of them within `idle_seconds`.
+    """The bytes of the copy that `find` gives.
 
     `more` gives further headers from that of the answer. `by_ranges` tells whether parts may be asked for: they are
     told apart by the ETag among `headers`. HEAD gets no bytes.
@@ -38,13 +37,12 @@ class CopyResponse(Response):
         self,
         find: Callable[[], Copy],
         headers: dict[str, str],
-        idle_seconds: float,
         by_ranges: bool,
         more: Callable[[dict[str, Any]], dict[str, str]] = lambda _: {},
     ) -> None:
         super().__init__(None, 200, headers)
         self._find, self._told, self._more = find, headers, more
-        self._idle_seconds, self._by_ranges = idle_seconds, by_ranges
+        self._by_ranges = by_ranges
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. Raises AnswerError."""
@@ -60,13 +58,8 @@ class CopyResponse(Response):
                 told["Content-Length"] = str(copy.size)
             if is_head or status >= 400:
                 first = last = 0
-
-            async def patient(message: Any) -> None:
-                async with asyncio.timeout(self._idle_seconds):
-                    await send(message)
-
             try:
-                await StreamingResponse(copy.parts(first, last), status, told)(scope, receive, patient)
+                await StreamingResponse(copy.parts(first, last), status, told)(scope, receive, send)
             except AnswerError as error:  # too late for a status: the connection is cut, which the reader of it sees
                 _LOG.warning("An answer broke off: %s", error)
 

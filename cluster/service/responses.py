@@ -68,7 +68,7 @@ async def respond(
         answer = await state.readers.ask(question)
         return Response(await answer.whole(), headers=headers | next_page(answer.header))
     find = partial(_copy, request, question, in_parts)
-    return CopyResponse(find, headers, state.limits.idle_seconds, by_ranges, next_page)
+    return CopyResponse(find, headers, by_ranges, next_page)
 
 
 async def _moment(request: Request, question: dict[str, Any], in_parts: bool) -> str:

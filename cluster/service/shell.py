@@ -15,6 +15,7 @@ from cluster.service.connections import Connection
 from cluster.service.guard import OPEN_PATHS, Headers, Refusal, refusal
 from cluster.service.limits import Limits
 from cluster.service.metrics import Metrics
+from cluster.service.spool import PART
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -28,7 +29,7 @@ _LATER = ((b"retry-after", b"1"),)
 
 
 class GoneAwayError(Exception):
-    """The client has closed its connection."""
+    """The client has closed its connection, or takes nothing of its answer."""
 
 
 class Shell:
@@ -54,7 +55,8 @@ class Shell:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            for part in _parts(message):
+                await self._send(scope, send, part)
 
         headers = Headers(scope["headers"])
         asked = _with_prefix(scope, self._root_path or _forwarded(headers))
@@ -102,6 +104,16 @@ class Shell:
             return Refusal(429, f"one client may have {most} requests at once: wait for the end of others.", _LATER)
         return None
 
+    async def _send(self, scope: MutableMapping[str, Any], send: Send, message: Message) -> None:
+        """Send a part of an answer. Raises GoneAwayError for a client that takes nothing for too long."""
+        try:
+            async with asyncio.timeout(self._limits.idle_seconds):
+                await send(message)
+        except TimeoutError:
+            if (connection := _connection(scope)) is not None:
+                connection.abort()
+            raise GoneAwayError from None
+
     async def _body(self, headers: Headers, receive: Receive) -> bytes | Refusal:
         """The whole body. Raises GoneAwayError."""
         most, announced = self._limits.body_bytes, headers.get("content-length", "0")
@@ -122,6 +134,15 @@ class Shell:
         except TimeoutError:
             return Refusal(408, f"a body must come within {self._limits.body_seconds:g} s.", (_CLOSE,))
         return Refusal(413, f"a request may have {most:,} bytes at most.", (_CLOSE,)) if is_too_large else bytes(body)
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """A message of an answer in parts, so that it is seen whether the client takes them."""
+    body = message.get("body", b"")
+    for first in range(0, max(1, len(body)), PART):
+        is_last = first + PART >= len(body)
+        more = {"body": body[first : first + PART], "more_body": message.get("more_body", False) or not is_last}
+        yield message if is_last and not first else {**message, **more}
 
 
 def _connection(scope: MutableMapping[str, Any]) -> Connection | None:
