@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from enumerator.enumeration import Enumeration, enumerate_minima
     from enumerator.identification import identify
     from enumerator.loss import population_loss
+    from enumerator.minimum import Minimum
     from enumerator.overlaps import Overlaps
 
 # JAX reads this when it loads, and its own setting after that.
@@ -41,6 +42,7 @@ __all__ = [
     "InitialLaw",
     "InputError",
     "Landscape",
+    "Minimum",
     "Overlaps",
     "SolverError",
     "Tolerances",
@@ -57,6 +59,7 @@ __all__ = [
 _MODULES = {
     "Catalogue": "catalogue",
     "Enumeration": "enumeration",
+    "Minimum": "minimum",
     "Overlaps": "overlaps",
     "connect": "client",
     "enumerate_minima": "enumeration",
@@ -67,8 +70,15 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Load what is first used."""
+    if name == "__version__":
+        return import_module("enumerator.records").installed_version("enumerator")
     if name in ("statistics", "plots"):
         return import_module(f"enumerator.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"enumerator.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """What users call, whether it has been loaded or not."""
+    return sorted([*__all__, "__version__", "__doc__"])

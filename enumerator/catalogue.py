@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -14,16 +14,18 @@ import pyarrow as pa
 from enumerator import records
 from enumerator.campaign_table import STATUSES, CampaignTable
 from enumerator.errors import InputError, SolverError
+from enumerator.minimum import Minimum
 from enumerator.orbits import with_orbit_size
 from enumerator.point_table import KnownPoint, Matcher, PointTable, candidate, same_points
 from enumerator.points import StationaryPoint
-from enumerator.problem import Campaign
+from enumerator.problem import Campaign, Landscape
 from enumerator.query import Datasets, nearest, quoted, run
 from enumerator.selection import Selection, campaign_ids, queried, select
 from enumerator.start_table import StartTable
 from enumerator.starts import Outcome, ShardResult
 from enumerator.store import Store
 from enumerator.tables import TABLE_NAMES
+from enumerator.validation import check_text
 
 
 @dataclass(frozen=True)
@@ -193,16 +195,21 @@ class Catalogue:
         """The given starts of the campaigns selected, whether they were run or not."""
         return select(self.store, "initial_overlaps", selection)
 
-    def minimum(self, name: str) -> dict[str, Any]:
-        """The row of one minimum or saddle by its id or label, with its counts over all campaigns.
+    def landscape(self, landscape_id: str) -> Landscape:
+        """A landscape by its id. Raises InputError if there is none, CatalogueError if it was altered."""
+        return records.landscape_among(self.landscapes(landscape=landscape_id), landscape_id)
+
+    def minimum(self, name: str) -> Minimum:
+        """One minimum or saddle by its id or label: its row, with its counts over all campaigns, and its network.
 
         Its `orbit_size` is exact, in digits. Raises InputError with the nearest labels if there is none.
         """
-        return self.minimum_row(name).to_pylist()[0]
+        (row,) = self.minimum_row(name).to_pylist()
+        return Minimum(row, lambda: self.landscape(row["landscape_id"]))
 
     def minimum_row(self, name: str) -> pa.Table:
         """The same as a table of one row. Raises InputError."""
-        condition = f"{quoted(name)} in (minimum_id, label)"
+        condition = f"{quoted(check_text('minimum', name))} in (minimum_id, label)"
         labels: list[str] = []
         for table in ("minima", "saddles"):
             data = {table: self.store.dataset(self.store.open(table))}

@@ -16,8 +16,11 @@ import pyarrow as pa
 
 from enumerator.errors import CatalogueError, InputError
 from enumerator.selection import Selection, check_selection
+from enumerator.validation import check_positive, check_text
 
 if TYPE_CHECKING:
+    from enumerator.minimum import Minimum
+    from enumerator.problem import Landscape
     from enumerator.statistics.counting import StartSelection
 
 _ARROW = "application/vnd.apache.arrow.stream"
@@ -42,9 +45,9 @@ class RemoteCatalogue:
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 60.0) -> None:
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        if urllib.parse.urlsplit(check_text("url", url)).scheme not in ("http", "https"):
             raise InputError(f"`url` must begin with http:// or https://, got {url!r}.")
-        self.url, self._timeout = url.rstrip("/"), timeout
+        self.url, self._timeout = url.rstrip("/"), check_positive("timeout", timeout)
         self._token = token or os.environ.get("ENUMERATOR_TOKEN")
         self._opener = urllib.request.build_opener(_NoRedirects)
 
@@ -77,9 +80,18 @@ class RemoteCatalogue:
         with self._reader(f"/tables/{table}", selection) as reader:
             yield from reader
 
-    def minimum(self, name: str) -> dict[str, Any]:
-        """One minimum or saddle by its id or label, its matrices as lists of rows."""
-        return self._json("GET", f"/minima/{urllib.parse.quote(name, safe='')}")
+    def landscape(self, landscape_id: str) -> Landscape:
+        """A landscape by its id."""
+        from enumerator.records import landscape_among  # as the catalogue itself: not before it is needed
+
+        return landscape_among(self.landscapes(landscape=landscape_id), landscape_id)
+
+    def minimum(self, name: str) -> Minimum:
+        """One minimum or saddle by its id or label, as `Catalogue.minimum`; its matrices are lists of rows."""
+        from enumerator.minimum import Minimum
+
+        row = self._json("GET", f"/minima/{urllib.parse.quote(check_text('minimum', name), safe='')}")
+        return Minimum(row, lambda: self.landscape(row["landscape_id"]))
 
     def statistics(
         self,

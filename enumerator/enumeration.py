@@ -13,16 +13,20 @@ import pyarrow as pa
 from enumerator import records
 from enumerator.campaign_names import name_of
 from enumerator.dynamics import check_solvable
+from enumerator.errors import InputError
 from enumerator.follow import follow_shard
 from enumerator.labels import point_id, point_label
+from enumerator.minimum import Minimum
 from enumerator.points import SADDLE
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
+from enumerator.query import nearest
 from enumerator.selection import END_LOSS, output_schema
 from enumerator.starts import ShardResult
 from enumerator.teachers import near_symmetry
+from enumerator.validation import check_count, check_text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Enumeration:
     """What the starts of a campaign found: `minima`, `saddles` and `starts` as tables of the catalogue's columns."""
 
@@ -30,6 +34,20 @@ class Enumeration:
     minima: pa.Table
     saddles: pa.Table
     starts: pa.Table
+
+    def __repr__(self) -> str:
+        tables = ("starts", "minima", "saddles")
+        counts = ", ".join(f"{name}={getattr(self, name).num_rows}" for name in tables)
+        return f"Enumeration({name_of(self.result.campaign)}, {counts})"
+
+    def minimum(self, name: str) -> Minimum:
+        """One minimum or saddle by its id or label. Raises InputError with the nearest labels if there is none."""
+        rows = [*self.minima.to_pylist(), *self.saddles.to_pylist()]
+        for row in rows:
+            if name in (row["minimum_id"], row["label"]):
+                return Minimum(row, self.result.campaign.landscape)
+        labels = [row["label"] for row in rows]
+        raise InputError(f"no minimum {name!r} in {self!r} ({nearest(check_text('minimum', name), labels)}).")
 
 
 def enumerate_minima(
@@ -44,11 +62,14 @@ def enumerate_minima(
 
     `law` is by default w ~ N(0, I_d) with d = 1000. `dynamics` is its name, or a `Dynamics`
     with its settings. `progress` is called with the number of starts
-    that retired, as they do. Raises InputError for settings that do not fit together; warns of a T that is symmetric
-    only nearly.
+    that retired, as they do. Raises InputError for settings that cannot be, or do not fit together; warns of a T
+    that is symmetric only nearly.
     """
-    dynamics = Dynamics(dynamics) if isinstance(dynamics, str) else dynamics
-    campaign = Campaign(landscape, dynamics, law or InitialLaw(), seed)
+    check_count("starts", starts)
+    if progress is not None and not callable(progress):
+        raise InputError(f"`progress` must be a function of a number of starts, got {progress!r}.")
+    dynamics = dynamics if isinstance(dynamics, Dynamics) else Dynamics(dynamics)
+    campaign = Campaign(landscape, dynamics, InitialLaw() if law is None else law, seed)
     check_solvable(campaign)
     near = near_symmetry(landscape.T)
     if near is not None:

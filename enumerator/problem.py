@@ -24,10 +24,12 @@ from enumerator.validation import (
     MOST_NEURONS,
     check_choice,
     check_count,
+    check_made,
     check_number,
     check_positive,
     check_teacher_overlaps,
     gram_factor,
+    real_array,
 )
 
 if TYPE_CHECKING:
@@ -249,7 +251,7 @@ class InitialLaw:
         for name in ("Q", "R"):
             values = getattr(self, name)
             if values is not None:
-                values = np.ascontiguousarray(values, dtype=np.float64) + 0.0
+                values = np.ascontiguousarray(real_array(name, values)) + 0.0
                 values.setflags(write=False)
                 object.__setattr__(self, name, values)
 
@@ -335,6 +337,7 @@ class Campaign:
     tolerances: Tolerances = Tolerances()
 
     def __post_init__(self) -> None:
+        check_made(self, landscape=Landscape, dynamics=Dynamics, law=InitialLaw, tolerances=Tolerances)
         object.__setattr__(self, "seed", check_count("seed", self.seed, least=0, most=2**63 - 1))
         landscape, law = self.landscape, self.law
         if law.second_layer != "ones" and landscape.second_layer != "trained":

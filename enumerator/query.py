@@ -147,6 +147,8 @@ def _unreadable(datasets: Datasets, error: BaseException) -> CatalogueError:
 
 def _check(query: str, cursor: duckdb.DuckDBPyConnection) -> None:
     """Raise InputError unless `query` is one SELECT statement with harmless table functions only."""
+    if not isinstance(query, str):
+        raise InputError(f"expected one SELECT statement, got {query!r}.")
     statements = cursor.extract_statements(query)
     kinds = [statement.type.name for statement in statements]
     if kinds != ["SELECT"]:

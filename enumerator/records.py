@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from enumerator.errors import CatalogueError, SolverError
+from enumerator.errors import CatalogueError, InputError, SolverError
 from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, Landscape
 from enumerator.starts import Lingering, Outcome, ShardResult
@@ -27,13 +27,15 @@ OUTCOMES = tuple(outcome.name.lower() for outcome in Outcome)
 def software_version() -> str:
     """Version of this package and of jax, as every row records it."""
 
-    def version(package: str) -> str:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return "0+unknown"
+    return f"enumerator {installed_version('enumerator')}, jax {installed_version('jax')}"
 
-    return f"enumerator {version('enumerator')}, jax {version('jax')}"
+
+def installed_version(package: str) -> str:
+    """The version of a package, `0+unknown` for a copy that was not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
 
 
 def to_table(name: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -112,6 +114,14 @@ def landscape_from_row(row: dict[str, Any]) -> Landscape:
     if landscape.id != row["landscape_id"]:
         raise CatalogueError(f"landscape {row['landscape_id']} reads back as {landscape.id}: its row was altered.")
     return landscape
+
+
+def landscape_among(landscapes: pa.Table, landscape_id: str) -> Landscape:
+    """The landscape of this id in the rows of table `landscapes`. Raises InputError if there is none."""
+    for row in from_table(landscapes):
+        if row["landscape_id"] == landscape_id:
+            return landscape_from_row(row)
+    raise InputError(f"no landscape {landscape_id!r} in this catalogue: `enumerator landscapes` lists them.")
 
 
 def campaign_json(campaign: Campaign) -> str:
@@ -207,15 +217,11 @@ def point_columns(point: StationaryPoint) -> dict[str, Any]:
 def point_from_row(row: dict[str, Any], landscape: Landscape) -> StationaryPoint:
     """Inverse of `point_row`, from a row of `from_table`: W = R V^{+T} is rebuilt, a null eigenvalue is NaN."""
     K = row["effective_students"]
-    R = np.reshape(row["R"], (K, landscape.teachers))
-    # For orthonormal teachers V is the identity: no rounding enters.
-    W = R if landscape.is_orthonormal else np.asarray(R @ np.linalg.pinv(landscape.teacher_factor).T, np.float64)
-    if not landscape.equations.manifold.is_free:
-        W = np.concatenate([W, _perpendicular_part(np.reshape(row["Q"], (K, K)) - W @ W.T)], axis=1)
+    Q, R = np.reshape(row["Q"], (K, K)), np.reshape(row["R"], (K, landscape.teachers))
     return StationaryPoint(
         landscape=landscape,
-        W=W,
-        Q=np.reshape(row["Q"], (K, K)),
+        W=reduced_weights(Q, R, landscape),
+        Q=Q,
         R=R,
         loss=row["loss"],
         gradient_norm=row["gradient_norm"],
@@ -237,6 +243,18 @@ def point_from_row(row: dict[str, Any], landscape: Landscape) -> StationaryPoint
         family=row["family"],
         second_layer_weights=row["second_layer_weights"],
     )
+
+
+def reduced_weights(Q: NDArray[np.float64], R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.float64]:
+    """W (K, r + p) of a stationary point with overlaps Q (K, K), R (K, M), in the basis of `teacher_factor`.
+
+    p dimensions outside the span of the teachers, which only constrained students have.
+    """
+    # For orthonormal teachers V is the identity: no rounding enters.
+    W = R if landscape.is_orthonormal else np.asarray(R @ np.linalg.pinv(landscape.teacher_factor).T, np.float64)
+    if landscape.equations.manifold.is_free:
+        return W
+    return np.concatenate([W, _perpendicular_part(Q - W @ W.T)], axis=1)
 
 
 # A part outside the span of the teachers is none below this: its square is 1e-12, a hundred times the rounding of Q.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,7 +14,7 @@ from enumerator.errors import InputError
 from enumerator.query import Datasets, one_of, quoted, run
 from enumerator.store import Store
 from enumerator.tables import table_schema
-from enumerator.validation import check_positive
+from enumerator.validation import check_positive, check_text
 
 # Columns that a query appends to minima and saddles, counted in the starts of the campaigns selected, with the names of
 # those that have starts, and of the one that found the point first. A share belongs to one dynamics and one initial
@@ -133,9 +133,9 @@ def as_sql(
     tables whose rows are starts. Raises InputError for names that do not exist.
     """
     valid = output_schema(name)
-    columns = list(dict.fromkeys(_valid(entry, valid, "columns") for entry in _entries(selection.get("columns"))))
+    columns = list(dict.fromkeys(_valid(entry, valid, "columns") for entry in _entries(selection, "columns")))
     columns = columns or valid.names
-    keys = [_sort_key(entry, valid) for entry in _entries(selection.get("sort"))]
+    keys = [_sort_key(entry, valid) for entry in _entries(selection, "sort")]
     keys += [f'"{column}"' for column in _ORDER[name]]
     relation = _relation(name, _landscapes(selection, datasets), campaign_ids(selection, datasets), tally)
     if window is not None:
@@ -144,7 +144,7 @@ def as_sql(
         relation = f"select * from ({relation}) where {inside}"
     where, limit, offset = selection.get("where"), selection.get("limit"), selection.get("offset")
     # The line break ends a comment with which `where` may end.
-    condition = "" if where is None else f"\nwhere ({where}\n)"
+    condition = "" if where is None else f"\nwhere ({check_text('where', where)}\n)"
     shown = ", ".join(f'"{column}"' for column in columns)
     query = f"select {shown} from ({relation}) {condition}\norder by {', '.join(keys)}"
     query += "" if limit is None else f"\nlimit {_whole('limit', limit)}"
@@ -193,7 +193,7 @@ def _landscape_condition(selection: Selection) -> str:
             conditions.append(f"{name} = {_whole(name, size)}")
     for column, text in (("activation", selection.get("activation")), ("landscape_id", selection.get("landscape"))):
         if text is not None:
-            conditions.append(f"{column} = {quoted(text)}")
+            conditions.append(f"{column} = {quoted(check_text(column.removesuffix('_id'), text))}")
     return " and ".join(conditions)
 
 
@@ -215,7 +215,7 @@ def _campaign_condition(selection: Selection) -> str:
     if (scale := selection.get("scale")) is not None:
         conditions.append(f"scale = '{check_positive('scale', scale)!r}'::double")
     if (dynamics := selection.get("dynamics")) is not None:
-        conditions.append(f"dynamics = {quoted(dynamics)}")
+        conditions.append(f"dynamics = {quoted(check_text('dynamics', dynamics))}")
     return " and ".join(conditions)
 
 
@@ -309,8 +309,11 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
         where {"true" if campaigns is None else met}"""
 
 
-def _entries(given: str | Sequence[str] | None) -> list[str]:
-    entries = given.split(",") if isinstance(given, str) else list(given or ())
+def _entries(selection: Selection, option: str) -> list[str]:
+    given: Any = selection.get(option)
+    entries = given.split(",") if isinstance(given, str) else given or ()
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+        raise InputError(f"`{option}` takes names of columns, in a list or with commas between, got {given!r}.")
     return [entry.strip() for entry in entries if entry.strip()]
 
 

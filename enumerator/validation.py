@@ -60,12 +60,34 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     return value
 
 
+def check_text(name: str, value: Any) -> str:
+    """A string, or InputError."""
+    if not isinstance(value, str):
+        raise InputError(f"`{name}` must be a string, got {value!r}.")
+    return value
+
+
+def check_made(owner: Any, **kinds: type) -> None:
+    """Raise InputError unless these fields of `owner` are of these classes."""
+    for name, kind in kinds.items():
+        if not isinstance(value := getattr(owner, name), kind):
+            raise InputError(f"`{name}` must be made by enumerator.{kind.__name__}(...), got {value!r}.")
+
+
+def real_array(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Numbers in float64, in an array of any shape, or InputError."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise InputError(f"`{name}` must be an array: its rows must have the same length.") from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"`{name}` must hold real numbers, got an array of {array.dtype}: save it with numpy.save.")
+    return array.astype(np.float64)
+
+
 def check_teacher_overlaps(T: ArrayLike, teachers: int, snap: bool = False) -> NDArray[np.float64]:
     """A symmetric positive semidefinite (M, M) matrix, symmetrised exactly, or InputError; `snap` rounds it before."""
-    matrix = np.asarray(T)
-    if matrix.dtype.kind not in "fiu":
-        raise InputError(f"`T` must hold real numbers, got an array of {matrix.dtype}: save it with numpy.save.")
-    matrix = matrix.astype(np.float64)
+    matrix = real_array("T", T)
     if matrix.shape != (teachers, teachers):
         raise InputError(
             f"`T` must have shape (M, M) = ({teachers}, {teachers}), got {matrix.shape}: "

@@ -25,6 +25,7 @@ NOT_CORE = {
     "identification",
     "merging",
     "migration",
+    "minimum",
 }
 NOT_CORE |= {
     "objects",

@@ -136,7 +136,8 @@ def compare(
     """
     if wrong := [question for question in questions if question not in QUESTIONS]:
         raise InputError(f"`questions` must be of {', '.join(QUESTIONS)}, got {wrong[0]!r}.")
-    wanted = None if campaigns is None else [campaigns] if isinstance(campaigns, str) else list(campaigns)
+    several = isinstance(campaigns, Sequence) and not isinstance(campaigns, str)
+    wanted: Any = campaigns if campaigns is None else list(campaigns) if several else [campaigns]
     chosen = samples(catalogue, pool_seeds=False, campaign=wanted, **selection)
     if len(chosen) < 2:
         raise InputError(f"a comparison needs at least two campaigns with starts, got {len(chosen)}.")

@@ -17,6 +17,7 @@ from enumerator.campaign_names import PLAIN, dynamics_text, law_text, settings_t
 from enumerator.errors import InputError
 from enumerator.query import one_of, run
 from enumerator.records import campaign_json
+from enumerator.validation import check_text
 
 if TYPE_CHECKING:
     from enumerator.catalogue import Catalogue
@@ -177,7 +178,7 @@ def opened(source: Catalogue | Enumeration, selection: StartSelection, names: It
         raise TypeError(f"no such selection: {', '.join(sorted(unknown))}. {StartSelection.__doc__}")
     where, campaign = selection.get("where"), selection.get("campaign")
     # The line break ends a comment with which `where` may end.
-    condition = "true" if where is None else f"({where}\n)"
+    condition = "true" if where is None else f"({check_text('where', where)}\n)"
     if hasattr(source, "result"):
         return _found(source, condition)  # type: ignore[arg-type]
     if not hasattr(source, "datasets"):
@@ -189,7 +190,8 @@ def opened(source: Catalogue | Enumeration, selection: StartSelection, names: It
     tables = atlas.datasets({"starts", "minima", "saddles", *names})
     kept: Any = {name: value for name, value in selection.items() if name not in ("campaign", "where")}
     kept["columns"] = _SELECTED
-    wanted = [campaign] if campaign is None or isinstance(campaign, str) else list(campaign)
+    several = isinstance(campaign, Sequence) and not isinstance(campaign, str)
+    wanted: Any = list(campaign) if several else [campaign]
     rows = [row for name in dict.fromkeys(wanted) for row in atlas.campaigns(**kept, campaign=name).to_pylist()]
     # By their ids, as one may be named twice, by its name and by its id.
     return Source(tables, tuple({row["campaign_id"]: _selected(row) for row in rows}.values()), condition)

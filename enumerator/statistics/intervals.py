@@ -15,7 +15,7 @@ Interval = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def check_confidence(confidence: float) -> float:
     """The confidence of an interval. Raises InputError unless it lies between 0 and 1."""
-    if not 0 < confidence < 1:
+    if not (isinstance(confidence, float | int | np.floating) and 0 < confidence < 1):
         raise InputError(f"`confidence` must lie between 0 and 1, such as 0.95, got {confidence!r}.")
     return float(confidence)
 
