@@ -190,8 +190,8 @@ def opened(source: Catalogue | Enumeration, selection: StartSelection, names: It
     tables = atlas.datasets({"starts", "minima", "saddles", *names})
     kept: Any = {name: value for name, value in selection.items() if name not in ("campaign", "where")}
     kept["columns"] = _SELECTED
-    several = isinstance(campaign, Sequence) and not isinstance(campaign, str)
-    wanted: Any = list(campaign) if several else [campaign]
+    several = not isinstance(campaign, str) and isinstance(campaign, Sequence)
+    wanted: Any = campaign if several else [campaign]
     rows = [row for name in dict.fromkeys(wanted) for row in atlas.campaigns(**kept, campaign=name).to_pylist()]
     # By their ids, as one may be named twice, by its name and by its id.
     return Source(tables, tuple({row["campaign_id"]: _selected(row) for row in rows}.values()), condition)
