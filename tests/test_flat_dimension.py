@@ -16,6 +16,7 @@ from enumerator.loss import exact_loss, fast_layer_gradients
 from enumerator.newton import compiled_polish
 from enumerator.problem import InitialLaw, Landscape, Tolerances
 from enumerator.recomputation_flat import flat_directions
+from enumerator.repair import repair
 from enumerator.stability import examine
 from enumerator.verification import find_disagreements
 from tests.networks import block
@@ -114,7 +115,7 @@ def test_flat_directions_of_opposite_pairs(students):
     assert flat_directions(point.Q, point.R, landscape, None, DEFINITE) == point.flat_dimension
 
 
-def test_verification_finds_nothing_in_a_trained_catalogue_and_finds_a_wrong_count(tmp_path):
+def test_verification_finds_nothing_in_a_trained_catalogue_and_a_wrong_count_is_mended(tmp_path):
     """K = 3, M = 2: three directions of scale, and two of a further neuron at zero loss."""
     landscape = Landscape(3, 2, second_layer="trained")
     found = enumerate_minima(landscape, 8, law=InitialLaw(4))
@@ -132,3 +133,8 @@ def test_verification_finds_nothing_in_a_trained_catalogue_and_finds_a_wrong_cou
     other.finish(campaign.id)
     wrong = [entry for entry in find_disagreements(other) if entry.column == "flat_dimension"]
     assert [(entry.stored, entry.computed) for entry in wrong] == [("4", "5")]
+    before = other.minima().to_pylist()
+    assert all(repair(other)["repaired"].to_pylist())
+    after = other.minima().to_pylist()
+    assert [row["flat_dimension"] for row in after if row["loss"] == 0] == [5]
+    assert [row["minimum_id"] for row in after] == [row["minimum_id"] for row in before]
