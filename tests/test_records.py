@@ -65,7 +65,8 @@ def test_campaign_file_schema_offers_what_the_code_takes():
         ("precision", problem.PRECISIONS),
     ):
         # Registers decide; where names stand in the schema as well, they are the same.
-        listed = properties[name].get("enum") or re.findall(r"[a-z_-]+", properties[name]["description"].split(": ")[1])
+        told = re.split(": |, such as ", properties[name]["description"])[-1]
+        listed = properties[name].get("enum") or re.findall(r"[a-z_-]+", told)
         assert [word for word in listed if word != "or"] == list(choices)
     fields = [field.name for field in dataclasses.fields(problem.Tolerances)]
     assert list(properties["tolerances"]["properties"]) == fields
