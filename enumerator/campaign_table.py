@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from enumerator import records
 from enumerator.errors import CatalogueError, InputError
+from enumerator.parsing import parsing
 from enumerator.problem import Campaign, Landscape
 from enumerator.query import quoted
 from enumerator.store import Store
@@ -93,7 +94,7 @@ class CampaignTable:
         return self._store.commit("campaigns", attempt)
 
     def _check_settings(self, stored: dict[str, Any], row: dict[str, Any]) -> None:
-        if json.loads(stored["campaign"]) != json.loads(row["campaign"]):
+        if records.settings_of(stored["campaign_id"], stored["campaign"]) != json.loads(row["campaign"]):
             raise InputError(
                 f"the campaign id {row['campaign_id']} is taken in {self._store.address} by other settings: "
                 f"{stored['campaign']}. Change the seed."
@@ -166,7 +167,7 @@ class CampaignTable:
         row = self.row(campaign_id, tables["campaigns"])
         if row is None:
             raise InputError(f"no campaign {campaign_id!r} in {self._store.address}.")
-        settings = json.loads(row["campaign"])
+        settings = records.settings_of(campaign_id, row["campaign"])
         Q = R = None
         if "table" in settings["law"]:
             condition = f"campaign_id = {quoted(campaign_id)} order by start_index"
@@ -188,7 +189,8 @@ def _nothing(name: str) -> pa.Table:
 
 def campaign_from(campaign_id: str, settings: dict[str, Any], Q: Any = None, R: Any = None) -> Campaign:
     """A campaign from its settings and given overlaps. Raises CatalogueError if they do not give its id."""
-    campaign = Campaign.from_dict(settings, Q, R)
+    with parsing("the settings of a campaign", f"those of {campaign_id}", kind=CatalogueError):
+        campaign = Campaign.from_dict(settings, Q, R)
     if campaign.id != campaign_id:
         what = "its row was" if Q is None else "its row or its initial overlaps were"
         raise CatalogueError(f"campaign {campaign_id} reads back as {campaign.id}: {what} altered.")

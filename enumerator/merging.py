@@ -6,7 +6,6 @@ is there already is passed over, so a merge that was stopped is finished by doin
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ def _rows(tables: Mapping[str, ds.Dataset], statement: str) -> list[dict[str, An
 
 def _enter(target: Catalogue, tables: Mapping[str, ds.Dataset], row: dict[str, Any]) -> None:
     """Enter a campaign as running, or find it there; the earliest registration is kept."""
-    name, settings = row["campaign_id"], json.loads(row["campaign"])
+    name, settings = row["campaign_id"], records.settings_of(row["campaign_id"], row["campaign"])
     overlaps = Q = R = None
     if "table" in settings["law"]:
         condition = f"campaign_id = {quoted(name)} order by start_index"

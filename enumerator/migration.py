@@ -45,7 +45,8 @@ def _change_settings(store: Store, table: DeltaTable, change: Callable[[dict[str
     """Write the settings of campaigns as a later version does; their ids stay."""
     changed = []
     for row in store.rows(table, "true"):
-        settings = json.dumps(change(json.loads(row["campaign"])), sort_keys=True, allow_nan=False)
+        found = records.settings_of(row["campaign_id"], row["campaign"])
+        settings = json.dumps(change(found), sort_keys=True, allow_nan=False)
         if settings != row["campaign"]:
             changed.append(row | {"campaign": settings})
     if changed:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from enumerator.errors import CatalogueError, InputError, SolverError
+from enumerator.parsing import parsing
 from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, Landscape
 from enumerator.starts import Lingering, Outcome, ShardResult
@@ -48,6 +49,15 @@ def _complete(name: str, table: pa.Table) -> pa.Table:
         if not field.nullable and table[field.name].null_count:
             raise SolverError(f"column {field.name} of table {name} has no value in some row, and must have one.")
     return table
+
+
+def settings_of(campaign_id: str, text: str) -> dict[str, Any]:
+    """The stored settings of a campaign, in JSON. Raises CatalogueError for what is none, or of another form."""
+    with parsing("the settings of a campaign", f"those of {campaign_id}", kind=CatalogueError):
+        settings = json.loads(text)
+        if not set(settings) >= {"landscape", "dynamics", "law", "seed", "tolerances"}:
+            raise ValueError("they are of another form")
+        return settings
 
 
 def from_table(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,6 @@ stays. Ids and labels never change; what does not follow from anything stays as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -138,7 +137,7 @@ def _mend_landscapes(catalogue: Catalogue, snapshot: Snapshot) -> None:
 def _landscape_of(row: dict[str, Any]) -> Landscape | None:
     """The landscape that the settings of a campaign give, if it is the one that its row names."""
     try:
-        landscape = Landscape.from_dict(json.loads(row["campaign"])["landscape"])
+        landscape = Landscape.from_dict(records.settings_of(row["campaign_id"], row["campaign"])["landscape"])
     except (EnumeratorError, KeyError, TypeError, ValueError):
         return None
     return landscape if landscape.id == row["landscape_id"] else None

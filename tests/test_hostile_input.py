@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from stand_ins import make_campaign
 from test_cli import make_atlas
 
 from cluster import grid, inputs
@@ -16,8 +17,9 @@ from cluster.cli import run_command
 from cluster.inputs import read_campaign_file
 from enumerator import validation
 from enumerator.catalogue import Catalogue
-from enumerator.errors import InputError
+from enumerator.errors import CatalogueError, InputError
 from enumerator.problem import InitialLaw, Landscape, Tolerances
+from enumerator.records import to_table
 from enumerator.tables import campaign_file_schema
 
 # Seconds that a refusal may take on a busy machine: what is refused for its size would take hours.
@@ -284,3 +286,34 @@ def test_signs_that_mean_something_in_a_url(tmp_path):
     names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("plain", "odd#1?")]
     assert names[0] == names[1]
     assert odd.minima().num_rows == plain.minima().num_rows
+
+
+# The settings of a campaign in a catalogue
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", "7"], ids=["nested", "empty", "a number"])
+def test_settings_that_somebody_has_changed(text, tmp_path, monkeypatch, capsys):
+    """Every command that reads them goes on without them, or says in one line whose they are."""
+    monkeypatch.chdir(tmp_path)
+    atlas = make_atlas(tmp_path / "atlas")
+    (row,) = atlas.store.rows(atlas.store.open("campaigns"), "true")
+    changed = to_table("campaigns", [row | {"campaign": text}])
+    atlas.store.commit("campaigns", lambda table: atlas.store.update(table, changed, "campaign_id"))
+    for command, codes in {
+        "minima atlas": (0,),
+        "campaigns atlas": (0,),
+        "starts atlas --dynamics gradient-flow": (0,),
+        "stats atlas": (1,),
+        f"replay atlas {row['campaign_id']} 0": (1,),
+        f"early-stops atlas {row['campaign_id']}": (0, 1, 2),
+        "verify atlas --sample 0": (1, 2),
+        "merge new-atlas atlas": (1, 2),
+        "export atlas -o atlas.tar": (0, 1),
+    }.items():
+        if command.startswith("merge"):
+            Catalogue(tmp_path / "new-atlas", create=True)
+        assert run_command(command.split()) in codes, command
+        said = capsys.readouterr().err
+        assert "shows where" not in said, said
+    with pytest.raises((CatalogueError, InputError)):
+        atlas.register(make_campaign(3, 3), 64, "cpu")

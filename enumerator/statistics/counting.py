@@ -5,7 +5,6 @@ The starts themselves are only ever touched by grouping queries, so ten million 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -16,7 +15,7 @@ import pyarrow as pa
 from enumerator.campaign_names import PLAIN, dynamics_text, law_text, settings_text, with_names
 from enumerator.errors import InputError
 from enumerator.query import one_of, run
-from enumerator.records import campaign_json
+from enumerator.records import campaign_json, settings_of
 from enumerator.validation import check_text
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ _SELECTED = ("campaign_id", "campaign_name", "sample", "landscape_id", "campaign
 
 def _selected(row: Mapping[str, Any]) -> Selected:
     campaign_id, name, sample, landscape_id, settings = (row[column] for column in _SELECTED)
-    return Selected(campaign_id, name, sample, landscape_id, json.loads(settings))
+    return Selected(campaign_id, name, sample, landscape_id, settings_of(campaign_id, settings))
 
 
 def _found(found: Enumeration, condition: str) -> Source:
