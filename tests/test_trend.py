@@ -80,7 +80,7 @@ def test_the_command_shows_them(atlas, capsys):
         assert run_command(["stats", atlas.store.address, "--of", of]) == 0
         out, err = capsys.readouterr()
         assert {line.split()[-1] for line in out.splitlines()[1:]} == set(SHARES)
-        assert of != "frequencies" or "gradient-flow, constraint=normalized: of 100 starts" in err
+        assert of != "frequencies" or "constraint=normalized: of 100 starts" in err
 
 
 def test_settings_name_whatever_differs(tmp_path):
