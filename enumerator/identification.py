@@ -22,6 +22,7 @@ from enumerator.point_table import KnownPoint
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.records import OUTCOMES, from_table, landscape_from_row
 from enumerator.solve import solve_starts
+from enumerator.surroundings import check_jax
 
 Matrix = NDArray[np.float64]
 
@@ -86,6 +87,7 @@ def identify(
     or neither, if the teachers given or the number of students tell which of the catalogue it is. A trained second
     layer is one of ones. Raises InputError for what is no network, and for overlaps that no weights have.
     """
+    check_jax()
     atlas = catalogue if isinstance(catalogue, Catalogue) else Catalogue(str(catalogue))
     if landscape is not None and (students is not None or teachers is not None):
         raise InputError("give `landscape`, or `students` and `teachers`, not both.")

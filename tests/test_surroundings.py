@@ -14,7 +14,7 @@ import pytest
 
 import enumerator as en
 from cluster.cli import run_command
-from enumerator.identify import identify
+from enumerator.identification import identify
 from enumerator.overlaps import Overlaps
 from enumerator.replay import replay
 from enumerator.sampling import start_key
@@ -41,7 +41,7 @@ COMPUTE: dict[str, Callable[[en.Catalogue], object]] = {
     "sgd": lambda atlas: en.enumerate_minima(LANDSCAPE, 2, dynamics=SGD.dynamics, law=SGD.law),
     "replay": lambda atlas: replay(CAMPAIGN, 0),
     "replay sgd": lambda atlas: replay(SGD, 0),
-    "identify": lambda atlas: identify(atlas, LANDSCAPE, np.eye(2), np.eye(2)),
+    "identify": lambda atlas: identify(atlas, Q=np.eye(2), R=np.eye(2), landscape=LANDSCAPE),
     "verify": lambda atlas: verify(atlas, 0),
     "loss": lambda atlas: loss_of_the_teachers(),
 }
