@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from enumerator.collapse import NEAR, collapsed, loss_falls, nearest_member, possible_groups
 from enumerator.curvature import lifted_distance, manifold_newton, possible_lifts
@@ -241,16 +243,35 @@ class Basins:
                 return End(position, distance, False)
         return None
 
-    def _reaches_zero_loss(self, student: Student) -> End | None:
-        """Zero loss, if it is a family of students, and the lane merges into one of them."""
-        if self.zero < 0 or len(self.points[self.zero].W) == self.landscape.students:
+    def _reaches_zero_loss(self, student: Student, loss: float) -> End | None:
+        """Zero loss, if the lane merges into one of a family of students, or is there already to all digits."""
+        if self.zero < 0:
             return None
-        target = nearest_member(student.U, self.points[self.zero].W, self.landscape, student.signs)
-        distance = self._falls_to(student, target)
+        network = self.points[self.zero].W
+        if len(network) < self.landscape.students:
+            target = nearest_member(student.U, network, self.landscape, student.signs)
+            distance = self._falls_to(student, target)
+        else:
+            distance = self._rests_at_zero_loss(student, loss, network)
         return None if distance is None else End(self.zero, distance, True)
 
-    def _merges(self, student: Student) -> End | None:
-        """The flat minimum that groups of the lane merge into."""
+    def _rests_at_zero_loss(self, student: Student, loss: float, network: NDArray[np.float64]) -> float | None:
+        """Distance of a lane to the teachers, which it cannot be told apart from by its loss, nor on the way there.
+
+        So it is where teachers are nearly collinear: the smallest eigenvalue falls like the third power of their angle,
+        and with it the ball, and the flow takes as long as that to arrive.
+        """
+        if not has_zero_loss(loss, self.landscape) or not self.landscape.merges:
+            return None
+        target = np.pad(network, ((0, 0), (0, student.U.shape[1] - network.shape[1])))
+        target = target[linear_sum_assignment(cdist(student.U, target, "sqeuclidean"))[1]]
+        if student.signs is not None and (student.signs < 0).any():
+            return None
+        is_downhill = loss_falls(student.U, target, self.landscape, student.signs)
+        return float(np.linalg.norm(student.U - target)) if is_downhill else None
+
+    def _merges(self, student: Student, above: bool) -> End | None:
+        """The flat minimum that groups of the lane merge into, in the span of the teachers or (`above`) beyond it."""
         W, signs = student.U, student.signs
         for groups in self._tried_groups(W[:, : self.landscape.teacher_rank]):
             polished = self._polished(W[:, : self.landscape.teacher_rank], groups, signs)
@@ -258,7 +279,7 @@ class Basins:
                 continue
             position, network, own = polished
             relative = None if signs is None or own is None else signs * np.append(own, 1.0)[groups]
-            stays = stays_merged(network, groups, self.landscape, own, signs)
+            stays = stays_merged(network, groups, self.landscape, own, signs, above)
             distance = self._falls_to(student, collapsed(W, network, groups, relative)) if stays else None
             if distance is not None:
                 return End(position, distance, True)
@@ -292,9 +313,9 @@ class Basins:
         above = bool(student.U[:, self.landscape.teacher_rank :].any())
         found = self._recognised(student, loss, above)
         if found is None and gradient_norm <= self.campaign.tolerances.collapse_below * self.scale:
-            found = self._reaches_zero_loss(student)
+            found = self._reaches_zero_loss(student, loss)
         if found is None and polishes:
-            found = self._isolated(student, loss, gradient_norm, above) or self._merges(student)
+            found = self._isolated(student, loss, gradient_norm, above) or self._merges(student, above)
         if found is not None and self.zero >= 0 and has_zero_loss(self.points[found.point].loss, self.landscape):
             return found._replace(point=self.zero)
         return found

@@ -144,8 +144,10 @@ def dead_stay(network: Network) -> bool:
     h vanishes along the students, where its curvature is that of S_i: so all of these are negative then.
     """
     landscape, W, a = network.landscape, network.W, network.second_layer_weights
-    if a is None or not len(W):
+    if a is None:
         return False
+    if not len(W):  # the loss rises along every direction in which the teachers are not all zero
+        return True
     scale, V = landscape.teacher_scale, landscape.teacher_factor
     units = W / np.linalg.norm(W, axis=1)[:, None]
     mean = V.mean(axis=0)

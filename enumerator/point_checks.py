@@ -175,8 +175,10 @@ def _verdicts(value: Recomputed, point: StationaryPoint, definite: float, has_mo
         return positive if lowest > threshold else SADDLE if lowest < -threshold else UNDECIDED
 
     own = MINIMUM if point.second_layer_weights is None else FLAT_MINIMUM  # scale moves between the layers
-    inside = sign(value.hessian.min(initial=largest), threshold, own)
-    outside = sign(value.perpendicular.min(initial=largest), threshold, own)
+    inside = sign(value.hessian.min(), threshold, own) if len(point.Q) else own
+    outside = sign(value.perpendicular.min(), threshold, own) if len(point.Q) else own
+    if inside == UNDECIDED and value.loss <= ZERO_LOSS * point.landscape.overlap_scale:
+        inside = FLAT_MINIMUM  # to the digits there are: no loss is lower
     if len(point.Q) < point.landscape.students:
         hidden = hidden_above = FLAT_MINIMUM if has_more_flat else MINIMUM
         if value.loss > ZERO_LOSS * point.landscape.overlap_scale:
@@ -200,7 +202,8 @@ def _no_neuron_ascends(point: StationaryPoint, signs: np.ndarray) -> bool:
     """
     rng = np.random.default_rng(0)
     W, V = point.W, point.landscape.teacher_factor
-    near = W[rng.integers(len(W), size=2000)] + 0.1 * rng.normal(size=(2000, W.shape[1]))
+    near = rng.normal(size=(2000, W.shape[1]))
+    near = W[rng.integers(len(W), size=2000)] + 0.1 * near if len(W) else near
     directions = np.concatenate([near, rng.normal(size=(2000, W.shape[1]))])
     directions /= np.linalg.norm(directions, axis=1)[:, None]
     others, weights = np.concatenate([W, V]), np.concatenate([signs, -np.ones(len(V))])

@@ -277,10 +277,11 @@ class Tolerances:
     # on 4,000 starts of K = 17 and 18, M = d = 17: at 1e-4 0.08% of the starts change their minimum, at
     # 3e-4 0.18%, at 1e-3 0.2%; a start costs 944, 761 and 653 evaluations at K = M = 17.
     step_error: float = 1e-4
-    # Flow time after which a lane is given up as unfinished: ten times the slowest known plateau.
+    # Flow time to which explicit steps follow a lane: ten times the slowest known plateau.
     max_flow_time: float = 1e6
-    # Gradient evaluations after which a lane is given up: ten times the slowest of 10,000 starts
-    # at K = M = 17.
+    # Gradient evaluations of explicit steps: ten times the slowest of 10,000 starts at K = M = 17. Beyond either,
+    # implicit steps follow a lane of the gradient flow, for as many evaluations once more and without a limit of
+    # time (see `finish`); what then has not ended, or has other dynamics, is given up as unfinished.
     max_evaluations: int = 50_000
     # Gradient norm, over the norm of the teachers, at which a lane is first compared with the
     # minima in hand; it falls by `retry_factor` at each refusal. It only decides when to look:

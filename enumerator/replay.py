@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from enumerator.dynamics import stepper_for
 from enumerator.dynamics.base import Stepper, handed_over
 from enumerator.errors import InputError
-from enumerator.geometry import Teachers
+from enumerator.implicit import STEP_COST, implicit_flow
 from enumerator.invariance import Projection, projection
 from enumerator.loss import compiled_gradient, exact_loss
 from enumerator.one_pass_sgd import trajectories
@@ -60,15 +60,19 @@ def replay(campaign: Campaign, index: int) -> pa.Table:
     first, last = stepper.transient or stepper, int(retired.evaluations[0])
     state = jax.jit(lambda W: first.init(V, project, W))(jnp.asarray(initial_weights(campaign, indices)[0]))
     passed = [(state.W, state.evaluations, state.flow_time, state.gradient_norm)]
-    state = _walk(first, V, project, state, last, passed)
+    state = _walk(campaign, first, project, state, last, passed)
     if first is not stepper:
         state = jax.jit(lambda lane: handed_over(stepper, V, project, lane))(state)
-        _walk(stepper, V, project, state, last, passed)
+        state = _walk(campaign, stepper, project, state, last, passed)
+    if int(state.evaluations) < last:
+        _go_on(campaign, state, last, passed)
     return pa.Table.from_pylist([_row(campaign, *entry) for entry in passed], schema=SCHEMA)
 
 
-def _walk(stepper: Stepper, V: Teachers, project: Projection, state: Any, last: int, passed: list[tuple]) -> Any:
-    """Advance a lane to `last` evaluations, or until it no longer lasts; each accepted step is added to `passed`.
+def _walk(campaign: Campaign, stepper: Stepper, project: Projection, state: Any, last: int, passed: list[tuple]) -> Any:
+    """Advance a lane to `last` evaluations, or until it no longer lasts, or the budget of explicit steps is spent.
+
+    Each accepted step is added to `passed`.
 
     An entry of `passed` is weights (K, D), evaluations, flow time and gradient norm.
     """
@@ -81,12 +85,28 @@ def _walk(stepper: Stepper, V: Teachers, project: Projection, state: Any, last: 
 
         return jax.lax.scan(step, state, length=64)
 
-    while int(state.evaluations) < last and (stepper.lasts is None or bool(stepper.lasts(V, state))):
+    V, tolerances = jnp.asarray(campaign.landscape.teacher_factor), campaign.tolerances
+
+    def goes_on() -> bool:
+        spent = state.evaluations >= tolerances.max_evaluations or state.flow_time >= tolerances.max_flow_time
+        lasts = stepper.lasts is None or bool(stepper.lasts(V, state))
+        return int(state.evaluations) < last and lasts and not spent
+
+    while goes_on():
         state, trace = ticks(state)
         for entry in zip(*map(np.asarray, trace), strict=True):
             if entry[1] <= last and not np.array_equal(entry[0], passed[-1][0]):
                 passed.append(entry)
     return state
+
+
+def _go_on(campaign: Campaign, state: Any, last: int, passed: list[tuple]) -> None:
+    """Follow a lane whose explicit steps are spent by implicit ones, to `last` evaluations."""
+    for at in implicit_flow(campaign.landscape, np.asarray(state.W), float(state.flow_time)):
+        evaluations = int(state.evaluations) + STEP_COST * at.steps
+        passed.append((at.X, evaluations, at.flow_time, at.gradient_norm))
+        if evaluations >= last:
+            return
 
 
 # Rows of a run of one-pass SGD, which has no accepted steps: evenly spaced flow times.

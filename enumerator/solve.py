@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.basins import Basins
+from enumerator.basins import Basins, End
+from enumerator.finish import can_be_finished, finish
 from enumerator.kernels import Passed, kernels_of
 from enumerator.problem import Campaign
 from enumerator.sampling import initial_weights, lane_width, start_classes
@@ -185,6 +186,16 @@ class _Transient(_Lanes):
             self.tick()
 
 
+# Flow time, loss and order at the early stops that a lane passed while it was finished, by position.
+LateStops = dict[int, tuple[float, float, int]]
+
+
+def _ended(end: End) -> dict[str, Any]:
+    """The columns of a start that ends in a stationary point."""
+    outcome = Outcome.CONVERGED if end.is_minimum else Outcome.SADDLE
+    return {"outcome": outcome, "point": end.point, "distance": end.distance}
+
+
 class _Batch(_Lanes):
     """The lanes that may retire, and below which gradient norm to look at each of them next."""
 
@@ -193,6 +204,7 @@ class _Batch(_Lanes):
         super().__init__(campaign, symmetries, shape)
         self.indices = indices
         self.basins = basins_in_hand(campaign)
+        self.can_finish = can_be_finished(campaign)
         self.rows = StartRows(campaign.landscape)
         self.lingerings: list[Lingering] = []
         queue = _Queue(campaign, indices, 4 * shape.lanes)
@@ -228,6 +240,7 @@ class _Batch(_Lanes):
         weights = dict(zip(attended.tolist(), np.asarray(states.W)[attended], strict=True))
         losses = np.asarray(self.kernels.losses(self.V, states.W))
         retiring: dict[int, dict[str, Any]] = {}
+        late: dict[int, LateStops] = {}
         for lane in weights:
             row = {
                 "index": int(self.indices[self.occupant[lane]]),
@@ -238,6 +251,10 @@ class _Batch(_Lanes):
             }
             polishes = bool(norms[lane] <= self.polish_below[lane])
             end = self._end(weights[lane], row, bool(spent[lane]), polishes)
+            if end is not None and end["outcome"] == Outcome.UNFINISHED and self._can_finish(lane):
+                last = finish(self.campaign, self.basins, weights[lane], row)
+                weights[lane], row, late[lane] = last.X, last.row, last.stops
+                end = end if last.end is None else _ended(last.end)
             if end is not None:
                 retiring[lane] = row | end
             else:
@@ -247,7 +264,7 @@ class _Batch(_Lanes):
                     again = norms[lane] * tolerances.newton_retry_factor
                     self.polish_below[lane] = max(again, self.basins.at_rest)
         for (lane, row), passed in zip(retiring.items(), self._passed(list(retiring)), strict=True):
-            self.rows.add(weights[lane], **row, **self._stops(row["index"], passed))
+            self.rows.add(weights[lane], **row, **self._stops(row["index"], passed, late.get(lane, {})))
             self.occupant[lane] = -1
         return len(retiring)
 
@@ -256,13 +273,17 @@ class _Batch(_Lanes):
         finite = np.isfinite(row["gradient_norm"])
         found = self.basins.ends_in(W, row["loss"], row["gradient_norm"], polishes) if finite else None
         if found is not None:
-            outcome = Outcome.CONVERGED if found.is_minimum else Outcome.SADDLE
-        elif finite and not spent:
+            return _ended(found)
+        if finite and not spent:
             return None
-        else:
-            outcome = Outcome.UNFINISHED if finite else Outcome.DIVERGED
-        point, distance = (found.point, found.distance) if found else (-1, np.nan)
-        return {"outcome": outcome, "point": point, "distance": distance}
+        return {"outcome": Outcome.UNFINISHED if finite else Outcome.DIVERGED, "point": -1, "distance": np.nan}
+
+    def _can_finish(self, lane: int) -> bool:
+        """Whether implicit steps may go on with a lane: not if its start has a symmetry, which they would not keep."""
+        if not self.can_finish or self.symmetries is None:
+            return self.can_finish
+        classes = self.symmetries[self.occupant[lane]]
+        return len(np.unique(classes)) == classes.size
 
     def _passed(self, lanes: list[int]) -> Iterator[Passed]:
         """What each of some lanes has passed, fetched a few at a time: numbers, not arrays of the device."""
@@ -271,7 +292,7 @@ class _Batch(_Lanes):
             block = self.kernels.passed(self.V, self.states, np.resize(few, self.block))
             yield from map(Passed, *(leaf[: len(few)] for leaf in jax.device_get(block)))
 
-    def _stops(self, index: int, passed: Passed) -> dict[str, Any]:
+    def _stops(self, index: int, passed: Passed, late: LateStops) -> dict[str, Any]:
         """What a lane that retires was at each early stop; the saddles that it lingered on are noted."""
         landscape = self.campaign.landscape
         seen, entered, left, norms, weights, losses = passed
@@ -280,6 +301,9 @@ class _Batch(_Lanes):
             "stop_loss": np.where(seen, losses[:-1], np.nan)[:STOPS],
             "stop_anti_aligned": np.where(seen, orders_of_long_students(weights[:-1], landscape), -1)[:STOPS],
         }
+        for stop in late.keys() - set(np.flatnonzero(seen[:STOPS]).tolist()):
+            for name, value in zip(stops, late[stop], strict=True):
+                stops[name][stop] = value
         for entry in STOPS + np.flatnonzero(seen[STOPS:]):
             found = self.basins.lingered(weights[entry], float(losses[entry]))
             if found is not None:

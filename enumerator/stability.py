@@ -26,7 +26,10 @@ from enumerator.points import (
 from enumerator.problem import Landscape, Tolerances
 
 
-def _sign_verdict(smallest: float, largest: float, definite: float) -> str:
+def _sign_verdict(spectrum: NDArray[np.float64], largest: float, definite: float) -> str:
+    if not spectrum.size:
+        return MINIMUM
+    smallest = float(spectrum.min())
     scale = definite * max(abs(largest), abs(smallest))
     if smallest > scale:
         return MINIMUM
@@ -179,13 +182,15 @@ def examine(
     splitting = splitting_of(at.H, at.C, network.W, g.own_weight) if splits else Splitting(np.zeros(0), np.zeros(0))
     lowest = np.minimum(*splitting)
 
-    own = _sign_verdict(spectrum.min(initial=largest), largest, definite)
+    own = _sign_verdict(spectrum, largest, definite)
+    if own == UNDECIDED and has_zero_loss(network.loss, landscape):  # flat to the digits there are: nothing is lower
+        own = FLAT_MINIMUM
     if network.scale_directions:
         own = _worst(own, FLAT_MINIMUM)
     verdict = _worst(own, _hidden_verdict(network, splitting.inside, definite))
     above = _worst(
         verdict,
-        _sign_verdict(perpendicular.min(initial=largest), largest, definite),
+        _sign_verdict(perpendicular, largest, definite),
         _hidden_verdict(network, lowest, definite),
     )
     point = StationaryPoint(
@@ -219,26 +224,31 @@ def stays_merged(
     landscape: Landscape,
     signs: NDArray[np.float64] | None = None,
     students: NDArray[np.float64] | None = None,
+    above: bool = True,
 ) -> bool:
     """Whether no group (K,) of several students that make up one neuron of W (K_eff, r) opens a descent.
 
-    In every dimension, for a flat minimum of positive loss; at zero loss no group does. `signs` (K_eff,) of
-    the neurons and those of `students` (K,) where the second layer is trained. Where dead neurons of negative weight
-    stay, `dead_stay`, all S_i are negative; then such neurons also stay beside a single one of the neuron's sign: with
-    shares b > 1 and 1 - b < 0 the form e S_i e (1/b + 1/(1 - b))/2 is positive. Two of its sign part.
+    In every dimension, or in the span of the teachers alone where students never leave it (not `above`), for a flat
+    minimum of positive loss; at zero loss no group does. `signs` (K_eff,) of the neurons and those of `students` (K,)
+    where the second layer is trained. Where dead neurons of negative weight stay, `dead_stay`, all S_i are negative;
+    then such neurons also stay beside a single one of the neuron's sign: with shares b > 1 and 1 - b < 0 the form
+    e S_i e (1/b + 1/(1 - b))/2 is positive. Two of its sign part.
     """
     network = network_of(W, landscape, signs)
     if has_zero_loss(network.loss, landscape):
         return True
     alive, sizes = groups >= 0, np.bincount(groups[groups >= 0], minlength=len(W))
-    agree = np.ones(len(groups), bool) if students is None or signs is None else students == signs[groups]
+    agree = (
+        np.ones(len(groups), bool) if students is None or signs is None else students == np.append(signs, 0.0)[groups]
+    )
     same = np.bincount(groups[alive & agree], minlength=len(W))
     V = jnp.asarray(landscape.teacher_factor)
     H, C = (as_numpy(f(landscape.g, W, V, signs)) for f in (compiled_hessian, compiled_perpendicular))
-    lowest = np.minimum(*splitting_of(H, C, W, landscape.g.own_weight))
+    splitting = splitting_of(H, C, W, landscape.g.own_weight)
+    lowest = np.minimum(*splitting) if above else splitting.inside
     if not alive.all() or (same < sizes).any():  # what stays then stays because no direction ascends, see `dead_stay`
         negative = signs is not None and students is not None and bool((students[~alive] < 0).all())
-        return negative and bool(lowest.max() < 0 and (same == 1).all())
+        return negative and bool(lowest.max(initial=-np.inf) < 0 and (same == 1).all())
     return bool((lowest[sizes > 1] > 0).all())
 
 
