@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from enumerator.activations.base import Activation, Norms
 from enumerator.problem import Landscape
 from enumerator.recomputation_manifold import geodesic_radius, on_manifold, perpendicular_weights
+from enumerator.validation import gram_factor
 from enumerator.recomputation_smooth import plain_slopes, smooth_derivatives
 
 Matrix = NDArray[np.float64]
@@ -48,10 +49,13 @@ class Recomputed:
 
 
 def teacher_weights(T: Matrix) -> Matrix:
-    """Some V (M, r) with V V^T = T, by the eigenvectors of T."""
+    """Teachers (M, r) by eigenvectors of T; r is the rank that the landscape has by definition, see `gram_factor`.
+
+    Where T is nearly of lower rank, two decisions of it could differ.
+    """
     values, vectors = np.linalg.eigh(T)
-    kept = values > 1e-10 * values[-1]
-    return vectors[:, kept] * np.sqrt(values[kept])
+    rank = gram_factor(T).shape[1]
+    return vectors[:, -rank:] * np.sqrt(values[-rank:])
 
 
 def student_weights(R: Matrix, V: Matrix) -> Matrix:
