@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from enumerator.activations.base import Activation, Norms
 from enumerator.problem import Landscape
 from enumerator.recomputation_manifold import geodesic_radius, on_manifold, perpendicular_weights
-from enumerator.validation import gram_factor
 from enumerator.recomputation_smooth import plain_slopes, smooth_derivatives
+from enumerator.validation import gram_factor
 
 Matrix = NDArray[np.float64]
 
