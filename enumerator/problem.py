@@ -279,8 +279,8 @@ class Tolerances:
     step_error: float = 1e-4
     # Flow time to which explicit steps follow a lane: ten times the slowest known plateau.
     max_flow_time: float = 1e6
-    # Evaluations of explicit steps: ten times the slowest of 10,000 starts at K = M = 17. Beyond, implicit ones follow the
-    # gradient flow for as many once more, without a limit of time (`finish`); then a lane is given up as unfinished.
+    # Evaluations of explicit steps: ten times the slowest of 10,000 starts at K = M = 17. Beyond, implicit ones follow
+    # the gradient flow for as many once more, without a limit of time (`finish`); then a lane is given up.
     max_evaluations: int = 50_000
     # Gradient norm, over the norm of the teachers, at which a lane is first compared with the
     # minima in hand; it falls by `retry_factor` at each refusal. It only decides when to look:
