@@ -26,7 +26,7 @@ TEN_YEARS = 10 * 365 * 86400
 
 
 def fill(path: Path, shards: int = 3) -> Catalogue:
-    """Two campaigns of ten starts a shard, with a new minimum in each; one is complete."""
+    """Two campaigns of ten starts a shard, with a new minimum in each; one is complete, one is stopped."""
     atlas = Catalogue(path, create=True, matcher=same_loss)
     for seed in (0, 1):
         campaign = make_campaign(seed=seed)
@@ -34,6 +34,7 @@ def fill(path: Path, shards: int = 3) -> Catalogue:
         for shard in range(shards):
             add(atlas, campaign, shard)
     atlas.finish(make_campaign(seed=0).id)
+    atlas.finish(make_campaign(seed=1).id, "stopped")
     return atlas
 
 
