@@ -16,7 +16,7 @@ from enumerator.curvature import lifted_distance, manifold_newton, possible_lift
 from enumerator.distinct import PointsByLoss, canonical, loss_gap, match_points
 from enumerator.effective import groups_of, merged_student, zero_loss_network
 from enumerator.loss import as_numpy
-from enumerator.newton import compiled_polish, nearest_stationary
+from enumerator.newton import compiled_polish, distance_by_newton, nearest_stationary
 from enumerator.points import FLAT_MINIMUM, SADDLE, Network, StationaryPoint, has_zero_loss
 from enumerator.problem import Campaign, Landscape
 from enumerator.recognition import Recogniser, loss_window
@@ -270,6 +270,19 @@ class Basins:
         is_downhill = loss_falls(student.U, target, self.landscape, student.signs)
         return float(np.linalg.norm(student.U - target)) if is_downhill else None
 
+    def _is_at_zero_loss(self, student: Student, loss: float) -> End | None:
+        """Zero loss, where a lane at rest is there in its own way, far from the teachers and from all their copies.
+
+        So it may be where some teachers sum to zero: with neurons b v and -(1 - b) v in the place of each of them, for
+        any b, a student is the same function. Nothing is lower. The distance is that of Newton's method.
+        """
+        landscape = self.landscape
+        if self.zero < 0 or not has_zero_loss(loss, landscape) or not landscape.equations.manifold.is_free:
+            return None
+        definite = self.campaign.tolerances.definite
+        distance = distance_by_newton(landscape.g, student.U, landscape.teacher_factor, student.signs, definite)
+        return End(self.zero, distance, True) if distance <= NEAR * self.scale else None
+
     def _merges(self, student: Student, above: bool) -> End | None:
         """The flat minimum that groups of the lane merge into, in the span of the teachers or (`above`) beyond it."""
         W, signs = student.U, student.signs
@@ -316,6 +329,8 @@ class Basins:
             found = self._reaches_zero_loss(student, loss)
         if found is None and polishes:
             found = self._isolated(student, loss, gradient_norm, above) or self._merges(student, above)
+        if found is None and gradient_norm <= self.at_rest:
+            found = self._is_at_zero_loss(student, loss)
         if found is not None and self.zero >= 0 and has_zero_loss(self.points[found.point].loss, self.landscape):
             return found._replace(point=self.zero)
         return found

@@ -239,3 +239,16 @@ def nearest_stationary(
         if len(norms) > _PATIENCE and norm > 0.5 * norms[-1 - _PATIENCE]:
             break
     return x, norm
+
+
+def distance_by_newton(
+    g: Activation, W: NDArray[np.float64], V: NDArray[np.float64], a: NDArray[np.float64] | None, definite: float
+) -> float:
+    """Length of Newton's step from W (K, D), the shortest: how far a family of stationary points is to first order.
+
+    Eigenvalues of at most the part `definite` of the largest vanish.
+    """
+    at, teachers = jnp.asarray(W), jnp.asarray(V)
+    slope = np.asarray(compiled_gradient(g, at, teachers, a)).ravel()
+    H = np.asarray(compiled_hessian(g, at, teachers, a)).reshape(W.size, W.size)
+    return float(np.linalg.norm(np.linalg.lstsq(H, slope, rcond=definite)[0]))

@@ -136,6 +136,22 @@ def test_zero_loss_of_teachers_that_sum_to_zero_is_one_class():
     assert [point.loss for point in result.points] == [0.0]
 
 
+def test_neurons_of_both_directions_are_at_zero_loss_where_teachers_sum_to_zero():
+    """b v and -(1 - b) v in the place of each teacher v, for any b: at rest, and far from all that merges into V."""
+    angles = 2 * np.pi * np.arange(3) / 3
+    V = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    landscape = Landscape(6, 3, V @ V.T)
+    factor = landscape.teacher_factor
+    members = np.stack([np.concatenate([b * factor, (b - 1) * factor]) for b in (0.55, 0.3)])
+    assert all(exact_loss(RELU, W, factor) < 1e-15 for W in members)
+    W = members + 0.01 * np.random.default_rng(0).normal(size=members.shape)
+    law = InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W @ factor.T)
+    result = solve_shard(Campaign(landscape, law=law), 0, 2)
+    assert (result.starts.outcome == Outcome.CONVERGED).all()
+    assert [point.loss for point in result.points] == [0.0]
+    assert (result.starts.distance < 1e-3).all()
+
+
 def test_effective_network_of_a_member_is_the_teacher():
     network = effective_network(generic_member(8, 3), np.sqrt(3))
     assert np.abs(np.sort(network, axis=0) - np.sort(np.eye(3), axis=0)).max() < 1e-15
