@@ -36,11 +36,15 @@ _TABLE_FUNCTIONS = {
     *("json_each", "json_tree", "histogram", "histogram_values", "summary"),
     *("duckdb_columns", "duckdb_tables", "duckdb_views", "duckdb_functions", "duckdb_types", "pragma_table_info"),
 }
-# Functions that tell or change how the process is set up, write a log, or do nothing for a while.
+# Functions that tell or change how the process is set up, write a log, or do nothing for a while; or work out a
+# part of a statement in a string, where the check does not see it.
 _REFUSED_FUNCTIONS = {
+    "json_serialize_plan",
     *("current_setting", "getvariable", "current_query", "current_query_id", "write_log", "sleep_ms", "pg_sleep"),
     *("nextval", "currval", "setval", "parse_duckdb_log_message", "get_block_size"),
 }
+# Types whose values would arrive as others: negative, without the time zone, as the bytes of DuckDB itself.
+_ALTERED = ("uhugeint", "time with time zone", "bit", "bignum")
 # What a user can get wrong in a statement; other errors of DuckDB are not the user's.
 _USER_ERRORS = (
     duckdb.ParserException,
@@ -97,14 +101,14 @@ def run(query: str, datasets: Datasets, hint: str = "") -> pa.Table:
     CatalogueError where the data cannot be read.
     """
     with _answering(query, datasets, hint) as cursor:
-        return cursor.sql(query).to_arrow_table()
+        return _answer(query, cursor).to_arrow_table()
 
 
 @contextmanager
 def reading(query: str, datasets: Datasets, hint: str = "") -> Iterator[pa.RecordBatchReader]:
     """The result in batches, as they are asked for, as long as the block lasts. Raises as `run`, there too."""
     with _answering(query, datasets, hint) as cursor:
-        yield cursor.sql(query).to_arrow_reader(BATCH_ROWS)
+        yield _answer(query, cursor).to_arrow_reader(BATCH_ROWS)
 
 
 @contextmanager
@@ -121,6 +125,26 @@ def _answering(query: str, datasets: Datasets, hint: str) -> Iterator[duckdb.Duc
             raise _ours(error, datasets, hint) from error
         finally:
             _at_work.discard(cursor)
+
+
+def _answer(query: str, cursor: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    """What a statement gives, not yet computed. Raises InputError for a column that Arrow gets otherwise than it is."""
+    answer = cursor.sql(query)
+    for name, kind in zip(answer.columns, answer.types, strict=True):
+        if altered := next((part for part in _kinds(kind) if part in _ALTERED), None):
+            raise InputError(
+                f"the column {name!r} holds {altered.upper()}, which has no exact form here: cast it to varchar."
+            )
+    return answer
+
+
+def _kinds(kind: Any) -> Iterator[str]:
+    """The names of a type, and of all types in it."""
+    yield kind.id
+    if kind.id in ("list", "array", "struct", "map", "union"):
+        for _, part in kind.children:
+            if not isinstance(part, int):  # the size of an array
+                yield from _kinds(part)
 
 
 def _ours(error: BaseException, datasets: Datasets, hint: str) -> EnumeratorError:

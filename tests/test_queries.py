@@ -248,3 +248,30 @@ except InputError as error:
 """
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert (told.stderr, message in told.stdout) == ("", True), told
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "340282366920938463463374607431768211455::uhugeint",  # it arrived as -1
+        "'10101'::bit",
+        "123456789012345678901234567890123456789012345678901::bignum",
+        "'12:00:00+05'::timetz",
+        "[{'a': 1::uhugeint}]",
+        "map([1], ['1'::bit])",
+        "union_value(a := [1::uhugeint]::uhugeint[1])",
+    ],
+)
+def test_no_value_comes_as_another_one(filled, value):
+    with pytest.raises(InputError, match=r"the column 'v' holds .* no exact form here: cast it to varchar"):
+        filled.sql(f"select {value} as v")
+
+
+def test_those_values_come_as_texts(filled):
+    (row,) = filled.sql("select '10101'::bit::varchar as a, '12:00:00+05'::timetz::varchar as b").to_pylist()
+    assert row == {"a": "10101", "b": "12:00:00+05"}
+
+
+def test_types_are_told_from_names_in_them(filled):
+    value = "{'bit': 'bit'::enum('bit', 'uhugeint'), 'size': [1, 2]::int[2], 'sum': sum(7)}"
+    assert filled.sql(f"select {value} as v")["v"].to_pylist() == [{"bit": "bit", "size": [1, 2], "sum": 7}]
