@@ -109,7 +109,9 @@ def test_parts_are_those_of_the_whole(service, kind):
     assert service.get(target, Range="bytes=0-9", If_Range=tag).status == 206
     assert service.get(target, Range="bytes=0-9", If_Range='"other"').body == whole.body
     assert service.get(target, Range="bytes=0-9", If_Match=tag).status == 206
+    assert service.get(target, Range="bytes=0-9", If_Match=f'"other", {tag}').status == 206
     assert service.get(target, Range="bytes=0-9", If_Match='"other"').status == 412
+    assert service.get(target, Range="bytes=0-9", If_Match=f'"other", W/{tag}').status == 412
 
 
 def test_a_table_is_the_same_to_the_byte_whenever_it_is_asked_for(service):

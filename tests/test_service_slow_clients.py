@@ -1,6 +1,9 @@
 """The service against clients that keep it waiting: half-open requests, slow bodies, slow readers, too many at once."""
 
+import asyncio
+import errno
 import os
+import shutil
 import socket
 import time
 import urllib.request
@@ -12,6 +15,10 @@ import psutil
 import pytest
 from serving import serving
 from stand_ins import commit, make_campaign, new_catalogue
+
+from cluster.service.limits import Limits
+from cluster.service.readers import Answer, AnswerError
+from cluster.service.spool import Spool
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +239,44 @@ def test_who_reads_slowly_what_there_is_no_room_for_is_cut_when_others_wait(impa
         assert len(other.result()) == 1000 * 100 + len('"s"\n')
         assert time.monotonic() - began < 20
         assert min(rest(one) for one in slow) < 5e7
+
+
+def test_a_disk_that_takes_nothing_is_told_in_one_line(path, tmp_path):
+    (tmp_path / "gone").mkdir()
+    with serving(path, limits={"readers": 2}, TMPDIR=str(tmp_path / "gone")) as service:
+        assert service.get("/tables/minima?format=csv").status == 200
+        shutil.rmtree(tmp_path / "gone")
+        for method, range in (("GET", {}), ("GET", {"Range": "bytes=0-9"}), ("HEAD", {})):
+            assert service.request(method, "/tables/starts?format=csv", **range).status == 503
+        told = service.get("/tables/starts?format=csv").json["error"]
+        assert told == "the service cannot keep the answer on its way, in $TMPDIR: No such file or directory."
+        assert service.get("/sql?query=select+1+as+a").json == [{"a": 1}]
+    assert not any("Traceback" in line for line in service.said), service.said
+
+
+def test_a_disk_that_is_full_ends_an_answer_in_one_line(monkeypatch):
+    """Whoever reads it sees an error, and the process that answers is handed back."""
+
+    def full(file: int, part: bytes, first: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def answered() -> Answer:
+        async def frames():
+            try:
+                yield b"D", b"x" * 1000
+            finally:
+                closed.append(True)
+
+        return Answer(frames(), {"format": "csv"})
+
+    async def read() -> None:
+        with Spool(Limits()).fresh(answered, "client").used() as copy:
+            await copy.begun()
+            with pytest.raises(AnswerError, match=r"in [$]TMPDIR: No space left on device") as error:
+                await copy.whole()
+            assert error.value.status == 503
+
+    closed: list[bool] = []
+    monkeypatch.setattr(os, "pwrite", full)
+    asyncio.run(read())
+    assert closed

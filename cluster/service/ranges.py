@@ -76,7 +76,7 @@ def begins_anew(asked: Headers, scope: Scope) -> bool:
 
 def _part(asked: Headers, tag: str, size: int) -> tuple[int, int, int]:
     """The status of an answer of so many bytes, and its first byte and the one after its last."""
-    if "if-match" in asked and asked["if-match"].strip() not in ("*", tag):
+    if "if-match" in asked and not {"*", tag} & {one.strip() for one in asked["if-match"].split(",")}:
         return 412, 0, 0
     wanted = _RANGE.fullmatch(asked.get("range", "").replace(" ", ""))
     if wanted is None or not any(wanted.groups()) or asked.get("if-range", tag) != tag:

@@ -126,7 +126,8 @@ class Copy:
         self.size, self.users, self.is_complete = 0, 0, False
         self._spool, self._client, self._forget = spool, client, forget
         self._error: Exception | None = None
-        self._file = _File()
+        with _on_disk():
+            self._file = _File()
         # The first byte that is still there, the first that was not sent on yet, and the bytes for which room is taken.
         self._first = self._sent = self._held = 0
         self._waited = 0.0  # seconds for room
@@ -204,8 +205,9 @@ class Copy:
                     self.header = answer.header
                     await self._tell()
                     async for part in answer.parts():
-                        await self._room(len(part))
-                        await asyncio.to_thread(self._file.write, self.size - self._first, part)
+                        with _on_disk():
+                            await self._room(len(part))
+                            await asyncio.to_thread(self._file.write, self.size - self._first, part)
                         self.size += len(part)
                         await self._tell()
                 finally:
@@ -238,6 +240,16 @@ class Copy:
                 async with asyncio.timeout(_LOOK_SECONDS), self._news:
                     await self._news.wait()
             self._waited += time.monotonic() - began
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """Raise AnswerError for what cannot be done on the disk: one that is full, a folder that is gone."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise AnswerError(503, f"the service cannot keep the answer on its way, in $TMPDIR: {reason}.") from error
 
 
 class _File:
