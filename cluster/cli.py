@@ -34,7 +34,7 @@ from cluster.options import (
 from cluster.output import choose_format, write_table, write_text
 from cluster.progress import DISPLAYS, check_display
 from cluster.stopping import stop_as_interrupt_does
-from cluster.usage import COMPLETE, print_version, program, usage_advice
+from cluster.usage import COMPLETE, print_version, program, usage_message
 from enumerator.activations import ACTIVATIONS
 from enumerator.campaign_names import name_of
 from enumerator.catalogue import Catalogue
@@ -359,7 +359,7 @@ def _fail(error: Exception) -> int:
     """Print an error on one line; the exit code."""
     text, code, advice = str(error), 1, ""
     if isinstance(error, typer.TyperException):
-        text, code, advice = error.format_message(), 2, usage_advice(error)
+        text, code = usage_message(error), 2
     elif isinstance(error, InputError):
         code = 2
     elif isinstance(error, OSError) and error.filename is not None:

@@ -36,11 +36,11 @@ def print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-def usage_advice(error: typer.TyperException) -> str:
-    """What to say behind a usage error: how to call the command instead."""
+def usage_message(error: typer.TyperException) -> str:
+    """A usage error, and how to call the command instead."""
     context = getattr(error, "ctx", None)
     if getattr(error, "option_name", None) == "--catalogue" and context is not None:
         command = context.command
         if any(parameter.name == "catalogue" and parameter.opts == ["catalogue"] for parameter in command.params):
-            return f": the catalogue stands without it, {program()} {command.name} CATALOGUE"
-    return f" (see {program()} --help)"
+            return f"No such option: --catalogue: the catalogue stands without it, {program()} {command.name} CATALOGUE"
+    return f"{error.format_message()} (see {program()} --help)"

@@ -297,12 +297,6 @@ def test_bad_questions_are_refused(refused, atlas, arguments, said):
 # What the commands print
 
 
-def test_no_arguments_print_the_help(enumerator):
-    code, out, err = enumerator()
-    assert (code, err) == (0, "")
-    assert all(command in out for command in COMMANDS)
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(enumerator, command):
     code, out, err = enumerator(command, "--help")

@@ -11,6 +11,8 @@ import pytest
 from cluster.cli import run_command
 from enumerator.catalogue import Catalogue
 
+COMMANDS = ("run", "minima", "saddles", "starts", "campaigns", "landscapes", "show", "sql")
+
 
 def called(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "enumerator", *arguments]
@@ -53,3 +55,9 @@ def test_a_catalogue_given_to_run_without_its_option_is_answered_with_the_option
     Catalogue(tmp_path / "atlas", create=True)
     assert run_command(["run", str(tmp_path / "atlas"), "--students", "3", "--teachers", "3"]) == 2
     assert f"a catalogue is named by an option, --catalogue {tmp_path / 'atlas'}.\n" in capsys.readouterr().err
+
+
+def test_no_arguments_print_the_help():
+    done = called()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(command in done.stdout for command in COMMANDS)
