@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from enumerator.collapse import NEAR, collapsed, loss_falls, nearest_member, possible_groups
 from enumerator.curvature import lifted_distance, manifold_newton, possible_lifts
 from enumerator.distinct import PointsByLoss, canonical, loss_gap, match_points
-from enumerator.effective import groups_of, merged_student, zero_loss_network
+from enumerator.effective import PARALLEL, groups_of, merged_student, zero_loss_network
 from enumerator.loss import as_numpy
 from enumerator.newton import compiled_polish, distance_by_newton, nearest_stationary
 from enumerator.points import FLAT_MINIMUM, SADDLE, Network, StationaryPoint, has_zero_loss
@@ -283,6 +283,24 @@ class Basins:
         distance = distance_by_newton(landscape.g, student.U, landscape.teacher_factor, student.signs, definite)
         return End(self.zero, distance, True) if distance <= NEAR * self.scale else None
 
+    def _rests_on_a_line(self, student: Student) -> End | None:
+        """The flat minimum that a lane at rest computes in one dimension, where neurons of either sign may cancel.
+
+        There the loss is a convex function of two numbers, the sums of the neurons on either side, and no neuron can
+        turn: a student at rest is at a minimum. Elsewhere neurons that cancel part, and descend.
+        """
+        U, signs = student.U, student.signs
+        if signs is None or U.shape[1] > 1:
+            return None
+        sides = (U[:, 0] < 0).astype(np.intp)
+        is_left = np.abs(np.bincount(sides, weights=signs * U[:, 0], minlength=2)) > PARALLEL * self.scale
+        groups = np.where(is_left[sides], sides - (not is_left[0]), -1)
+        polished = self._polished(U, groups, signs)
+        if polished is None or self.points[polished[0]].verdict != FLAT_MINIMUM:
+            return None
+        V, definite = self.landscape.teacher_factor, self.campaign.tolerances.definite
+        return End(polished[0], distance_by_newton(self.landscape.g, U, V, signs, definite), True)
+
     def _merges(self, student: Student, above: bool) -> End | None:
         """The flat minimum that groups of the lane merge into, in the span of the teachers or (`above`) beyond it."""
         W, signs = student.U, student.signs
@@ -330,7 +348,7 @@ class Basins:
         if found is None and polishes:
             found = self._isolated(student, loss, gradient_norm, above) or self._merges(student, above)
         if found is None and gradient_norm <= self.at_rest:
-            found = self._is_at_zero_loss(student, loss)
+            found = self._is_at_zero_loss(student, loss) or self._rests_on_a_line(student)
         if found is not None and self.zero >= 0 and has_zero_loss(self.points[found.point].loss, self.landscape):
             return found._replace(point=self.zero)
         return found

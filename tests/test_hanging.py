@@ -100,6 +100,21 @@ def test_a_student_can_lose_all_its_neurons():
     assert path["loss"][-1].as_py() == pytest.approx(point.loss, abs=1e-7)
 
 
+def test_neurons_of_both_signs_cancel_on_a_line():
+    """d = 1: the sum of a w vanishes on the other side, nobody is on the teacher's, and E[relu(x)^2]/2 = 1/4 is left.
+
+    SciPy's BDF ends there too, with neurons that die held at zero until they descend.
+    """
+    landscape = Landscape(3, 1, second_layer="trained")
+    result = solve_starts(Campaign(landscape, law=InitialLaw(1, second_layer="normal")), np.array([0, 18, 20]))
+    starts = result.starts
+    assert (starts.outcome == Outcome.CONVERGED).all()
+    assert np.abs((starts.second_layer * starts.R[:, :, 0]).sum(axis=1)).max() < 1e-9
+    assert (np.abs(starts.second_layer) > 1e-3).all()
+    assert [(point.loss, point.effective_students) for point in result.points] == [(0.25, 0)]
+    assert (starts.distance < 1e-9).all()
+
+
 def test_teachers_of_very_different_length():
     """A third teacher a thousand times shorter: the flow takes 10^9, and ends where SciPy's BDF does."""
     landscape = Landscape(3, 3, T=np.diag([1, 1, 1e-6]))
