@@ -64,6 +64,8 @@ _USER_TITLES = ("Invalid Input Error", "Conversion Error", "Out of Range Error")
 # DuckDB reports a file that Arrow cannot read as invalid input, and passes on nothing but a message with
 # these words (2.0, and before).
 _UNREADABLE = ("reading the stream registered as", "get_next failed")
+# So, too, it passes on that the process was to stop while it read a table.
+_INTERRUPTED = ("the object registered as", "failed: KeyboardInterrupt")
 # Rows of a batch where a result comes in batches, at most.
 BATCH_ROWS = 10_000
 # What this process allows its queries, as settings of DuckDB; the queries that are at work.
@@ -122,6 +124,8 @@ def _answering(query: str, datasets: Datasets, hint: str) -> Iterator[duckdb.Duc
                 cursor.register(name, dataset)
             yield cursor
         except (duckdb.Error, OSError, MemoryError) as error:
+            if all(words in str(error) for words in _INTERRUPTED):
+                raise KeyboardInterrupt from error
             raise _ours(error, datasets, hint) from error
         finally:
             _at_work.discard(cursor)

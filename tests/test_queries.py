@@ -12,6 +12,7 @@ from stand_ins import commit, contents, make_campaign, make_point, make_result, 
 from enumerator.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.problem import Dynamics
+from enumerator.query import run
 from enumerator.tables import TABLE_NAMES, table_schema
 
 
@@ -265,6 +266,19 @@ except InputError as error:
 def test_no_value_comes_as_another_one(filled, value):
     with pytest.raises(InputError, match=r"the column 'v' holds .* no exact form here: cast it to varchar"):
         filled.sql(f"select {value} as v")
+
+
+class Stopped:
+    """A table during whose reading the process is to stop."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        raise KeyboardInterrupt
+
+
+def test_a_stop_that_comes_while_a_table_is_read_is_one(filled):
+    """DuckDB makes a mistake in the statement of it."""
+    with pytest.raises(KeyboardInterrupt):
+        run("select * from t", {"t": Stopped()})
 
 
 def test_those_values_come_as_texts(filled):
