@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from enumerator.errors import CatalogueError
+
 # The folder of these files, beside the tables of a catalogue.
 FOLDER = "_runs"
 
@@ -29,20 +31,31 @@ class Claims:
         weakref.finalize(self, _give_up_all, self._held)
 
     def take(self, campaign_id: str) -> None:
-        """Claim a campaign, beside others who may; what the dead have left of theirs goes."""
+        """Claim a campaign, beside others who may; what the dead have left of theirs goes. Raises CatalogueError."""
         if self._folder is None or campaign_id in self._held:
             return
-        self._folder.mkdir(exist_ok=True)
+        try:
+            self._held[campaign_id] = self._locked(self._folder, campaign_id)
+        except OSError as error:
+            raise CatalogueError(
+                f"cannot claim a campaign in {self._folder}: {error.strerror or error}: it must be a folder in which "
+                "everybody who runs campaigns may write."
+            ) from error
+
+    def _locked(self, folder: Path, campaign_id: str) -> tuple[int, Path]:
+        """A new file that this process has locked. Raises OSError."""
+        folder.mkdir(exist_ok=True)
         for file in self._files(campaign_id):
             if not _is_locked(file):
-                file.unlink(missing_ok=True)
+                with suppress(OSError):  # of another user, or no file
+                    file.unlink(missing_ok=True)
         # Locked before it gets its name: under that name nobody ever sees it unlocked while its owner lives.
-        unnamed = self._folder / f".{uuid.uuid4().hex}"
+        unnamed = folder / f".{uuid.uuid4().hex}"
         lock = os.open(unnamed, os.O_CREAT | os.O_RDWR, 0o644)
         fcntl.flock(lock, fcntl.LOCK_EX)
         named = unnamed.with_name(f"{campaign_id}{unnamed.name}")
         unnamed.rename(named)
-        self._held[campaign_id] = lock, named
+        return lock, named
 
     def give_up(self, campaign_id: str) -> None:
         """Claim a campaign no more."""
@@ -76,7 +89,7 @@ class Claims:
 def _is_locked(file: Path) -> bool:
     """Whether somebody holds a file; one that cannot be looked at is held."""
     try:
-        lock = os.open(file, os.O_RDONLY)
+        lock = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # what is a pipe would be waited for
     except FileNotFoundError:
         return False
     except OSError:

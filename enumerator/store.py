@@ -113,7 +113,7 @@ class Store:
         """The versions that the tables have reached, as far as it is known. To be asked before they are opened."""
         try:
             return self._versions.reached()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:  # the second for a name that is no text
             raise CatalogueError(f"cannot read {self.address}: {one_line(error)}") from error
 
     def exists(self, name: str) -> bool:

@@ -1,5 +1,7 @@
 """What `campaigns` says of a run: running as long as it lives, stopped when it has ended, also if it was killed."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from stand_ins import commit, make_campaign, new_catalogue
 
 from enumerator.catalogue import Catalogue
 from enumerator.claims import FOLDER
+from enumerator.errors import CatalogueError
 
 PROJECT = Path(__file__).parent.parent
 # A process that registers a campaign, commits, and waits to be killed.
@@ -73,3 +76,37 @@ def test_a_catalogue_that_is_let_go_runs_nothing(tmp_path):
     assert statuses(tmp_path) == ["running"]
     del atlas
     assert statuses(tmp_path) == ["stopped"]
+
+
+def as_file(folder: Path) -> None:
+    folder.write_text("")
+
+
+def as_link_to_nowhere(folder: Path) -> None:
+    folder.symlink_to(folder.parent / "nowhere" / "at" / "all")
+
+
+@pytest.mark.parametrize("make", [as_file, as_link_to_nowhere])
+def test_where_nothing_can_be_claimed_a_run_says_so_and_reading_goes_on(killed, make):
+    shutil.rmtree(killed / FOLDER)
+    make(killed / FOLDER)
+    with pytest.raises(CatalogueError, match=rf"cannot claim a campaign in {killed / FOLDER}: .* may write"):
+        Catalogue(killed).register(make_campaign(), 10, "cpu")
+    assert statuses(killed) == ["stopped"]
+
+
+def test_what_is_no_claim_neither_stops_a_run_nor_holds_it_up(killed):
+    (killed / FOLDER / f"{make_campaign().id}.folder").mkdir()
+    os.mkfifo(killed / FOLDER / f"{make_campaign().id}.pipe")
+    # In a process of its own: a pipe that nobody writes to would be waited for without an end.
+    program = f"""
+import sys
+sys.path[:0] = [{str(PROJECT)!r}, {str(PROJECT / "tests")!r}]
+from stand_ins import make_campaign
+from enumerator.catalogue import Catalogue
+atlas = Catalogue({str(killed)!r})
+atlas.register(make_campaign(), 10, "cpu")
+print(atlas.campaigns()["status"].to_pylist())
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (told.stdout, told.stderr) == ("['running']\n", "")

@@ -1,5 +1,6 @@
 """The end of a table's log is gone: nobody takes what is left for the whole, and nobody errs while others write."""
 
+import os
 import shutil
 import threading
 from datetime import timedelta
@@ -176,3 +177,9 @@ def test_readers_are_not_alarmed_while_others_write(tmp_path):
     reader.join()
     assert not failures
     assert Catalogue(path).done(make_campaign().id) == [(0, 120)]
+
+
+def test_a_name_that_is_no_text_is_told(path):
+    Path(os.fsdecode(os.fsencode(path / FOLDER) + b"/\xff")).touch()
+    with pytest.raises(CatalogueError, match=r"cannot read .*: 'utf-8' codec"):
+        Catalogue(path)
