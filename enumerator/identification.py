@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,18 +118,10 @@ def identify(
 def _identified(
     network: Given, landscape: Landscape, weights: Matrix, known: list[KnownPoint], near: Nearest, hint: str | None
 ) -> Identification:
-    """All that is told; follows the flow from the weights (K, r + K)."""
-    V, is_known = landscape.teacher_factor, near.position >= 0
-    R = weights[:, : landscape.teacher_rank] @ V.T
-    campaign = Campaign(landscape, law=InitialLaw(Q=(weights @ weights.T)[None], R=R[None]))
-    check_solvable(campaign)
-    result = solve_starts(campaign, np.array([0]))
-    reached, label = None, None
-    if (end := result.starts.point[0]) >= 0:
-        reached = result.points[end]
-        (position,) = match_points([reached], [entry.point for entry in known])
-        label = known[position].label if position >= 0 else None
-    fixed = landscape.second_layer == "fixed"
+    """All that is told; follows the flow from the weights (K, r + K), unless it is proven where it ends."""
+    V, entry = landscape.teacher_factor, known[near.position] if near.position >= 0 else None
+    inside = entry is not None and landscape.second_layer == "fixed" and near.distance < entry.point.radius
+    end = _end_in(entry) if entry is not None and inside else _end_of_flow(landscape, weights, known)
     return Identification(
         students=landscape.students,
         teachers=landscape.teachers,
@@ -139,16 +131,44 @@ def _identified(
         landscape_id=landscape.id,
         rounding=network.rounding,
         loss=exact_loss(landscape.g, weights, V),
-        nearest=known[near.position].label if is_known else None,
-        distance=near.distance if is_known else None,
+        nearest=None if entry is None else entry.label,
+        distance=None if entry is None else near.distance,
         proven=near.proven,
-        inside=is_known and fixed and near.distance < known[near.position].point.radius,
-        outcome=OUTCOMES[result.starts.outcome[0]],
-        reached=label,
-        reached_loss=reached.loss if reached else float(result.starts.loss[0]),
-        reached_order=reached.anti_aligned if reached else None,
+        inside=inside,
+        outcome=end.outcome,
+        reached=end.label,
+        reached_loss=end.loss,
+        reached_order=end.order,
         hint=hint,
     )
+
+
+class _End(NamedTuple):
+    """Where a flow ends: its outcome, the label of the point if the catalogue has it, and the loss and order there."""
+
+    outcome: str
+    label: str | None
+    loss: float
+    order: int | None
+
+
+def _end_in(entry: KnownPoint) -> _End:
+    """The end of a flow from inside the ball of a minimum, which nothing needs to follow."""
+    return _End("converged", entry.label, entry.point.loss, entry.point.anti_aligned)
+
+
+def _end_of_flow(landscape: Landscape, weights: Matrix, known: list[KnownPoint]) -> _End:
+    """Follows the flow from weights (K, r + K). Raises InputError where this version cannot."""
+    R = weights[:, : landscape.teacher_rank] @ landscape.teacher_factor.T
+    campaign = Campaign(landscape, law=InitialLaw(Q=(weights @ weights.T)[None], R=R[None]))
+    check_solvable(campaign)
+    result = solve_starts(campaign, np.array([0]))
+    outcome = OUTCOMES[result.starts.outcome[0]]
+    if (end := result.starts.point[0]) < 0:
+        return _End(outcome, None, float(result.starts.loss[0]), None)
+    reached = result.points[end]
+    (position,) = match_points([reached], [entry.point for entry in known])
+    return _End(outcome, known[position].label if position >= 0 else None, reached.loss, reached.anti_aligned)
 
 
 def _known(atlas: Catalogue, landscape: Landscape) -> list[KnownPoint]:

@@ -224,7 +224,7 @@ def _names(tree: Any) -> Iterator[tuple[str, str]]:
 def _first_line(error: BaseException) -> str:
     """The message without the excerpt of the statement that DuckDB puts under it, on one line."""
     message = str(error).partition("\nLINE ")[0]
-    return " ".join(message.split()).rstrip(".")
+    return " ".join(message.split()).rstrip(".!")
 
 
 def quoted(text: str) -> str:

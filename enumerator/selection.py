@@ -8,13 +8,15 @@ from typing import Any, NamedTuple, TypedDict
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from enumerator.activations import ACTIVATIONS
 from enumerator.campaign_names import FACTS, campaign_id_of, with_names
 from enumerator.datafiles import read
 from enumerator.errors import InputError
+from enumerator.problem import DYNAMICS
 from enumerator.query import Datasets, one_of, quoted, run
 from enumerator.store import Store
 from enumerator.tables import table_schema
-from enumerator.validation import check_positive, check_text
+from enumerator.validation import check_choice, check_positive, check_text
 
 # Columns that a query appends to minima and saddles, counted in the starts of the campaigns selected, with the names of
 # those that have starts, and of the one that found the point first. A share belongs to one dynamics and one initial
@@ -191,9 +193,10 @@ def _landscape_condition(selection: Selection) -> str:
     for name in ("students", "teachers"):
         if (size := selection.get(name)) is not None:
             conditions.append(f"{name} = {_whole(name, size)}")
-    for column, text in (("activation", selection.get("activation")), ("landscape_id", selection.get("landscape"))):
-        if text is not None:
-            conditions.append(f"{column} = {quoted(check_text(column.removesuffix('_id'), text))}")
+    if (activation := selection.get("activation")) is not None:
+        conditions.append(f"activation = {quoted(check_choice('activation', activation, ACTIVATIONS))}")
+    if (landscape := selection.get("landscape")) is not None:
+        conditions.append(f"landscape_id = {quoted(check_text('landscape', landscape))}")
     return " and ".join(conditions)
 
 
@@ -215,7 +218,7 @@ def _campaign_condition(selection: Selection) -> str:
     if (scale := selection.get("scale")) is not None:
         conditions.append(f"scale = '{check_positive('scale', scale)!r}'::double")
     if (dynamics := selection.get("dynamics")) is not None:
-        conditions.append(f"dynamics = {quoted(check_text('dynamics', dynamics))}")
+        conditions.append(f"dynamics = {quoted(check_choice('dynamics', dynamics, DYNAMICS))}")
     return " and ".join(conditions)
 
 

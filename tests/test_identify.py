@@ -8,6 +8,7 @@ import pytest
 
 import enumerator as en
 from cluster.cli import run_command
+from enumerator import identification
 from enumerator.given import given_network
 from enumerator.records import from_table
 from tests.planting import FLOW, GIVEN, solved
@@ -164,6 +165,18 @@ WRONG = {
 def test_what_is_no_network_is_an_input_error(atlas, arguments, message):
     with pytest.raises(en.InputError, match=message):
         en.identify(Path(atlas.store.address), **arguments)
+
+
+def test_no_flow_is_followed_where_it_is_proven_where_it_ends(atlas, zero, monkeypatch):
+    """Within the ball the answer is that of the flow, without the seconds that its compilation takes."""
+    W, V = turned(noise=1e-4)
+    weights, known = given_network(W, V, None, None, None, False).weights_in(FLOW.landscape), atlas.points
+    followed = identification._end_of_flow(FLOW.landscape, weights, known(FLOW.landscape.id, "minima"))
+    monkeypatch.delattr(identification, "solve_starts")
+    found = en.identify(atlas, W=W, V=V)
+    assert (found.inside, found.outcome, found.reached) == (True, followed.outcome, zero)
+    assert (found.reached_loss, found.reached_order) == pytest.approx((followed.loss, followed.order), abs=1e-12)
+    assert followed.label == zero
 
 
 def test_the_answer_says_whether_the_distance_is_a_bound(atlas, zero, command):

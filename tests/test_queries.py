@@ -65,6 +65,7 @@ def test_landscape_filters(filled):
     assert filled.minima(students=4).num_rows == filled.minima(landscape=CAMPAIGNS[2].landscape.id).num_rows == 2
     assert filled.minima(teachers=2).num_rows == filled.minima(activation="relu").num_rows == 4
     assert filled.minima(activation="erf").num_rows == filled.minima(students=7).num_rows == 0
+    assert filled.minima(dynamics="gradient-descent").num_rows == 0
     assert filled.starts(students=4).num_rows == 5
     assert filled.starts(campaign=CAMPAIGNS[0].id).num_rows == 8
     assert filled.campaigns(students=3)["starts"].to_pylist() in ([8, 2], [2, 8])
@@ -289,3 +290,11 @@ def test_those_values_come_as_texts(filled):
 def test_types_are_told_from_names_in_them(filled):
     value = "{'bit': 'bit'::enum('bit', 'uhugeint'), 'size': [1, 2]::int[2], 'sum': sum(7)}"
     assert filled.sql(f"select {value} as v")["v"].to_pylist() == [{"bit": "bit", "size": [1, 2], "sum": 7}]
+
+
+@pytest.mark.parametrize("name", ["dynamics", "activation"])
+def test_a_misspelt_choice_is_an_error_that_lists_what_there_is(filled, name):
+    """No rows would read as: none were found by it."""
+    for table in (filled.minima, filled.saddles, filled.starts, filled.campaigns):
+        with pytest.raises(InputError, match=f"`{name}` must be one of .*, got 'newtn'"):
+            table(**{name: "newtn"})
