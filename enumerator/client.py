@@ -167,7 +167,9 @@ class RemoteCatalogue:
             kind = InputError if 400 <= error.code < 500 else CatalogueError
             raise kind(message) from None
         except (OSError, http.client.HTTPException, pa.ArrowException) as error:
-            raise CatalogueError(f"cannot read from {self.url}: {' '.join(str(error).split())}.") from error
+            # What urllib wraps is told as it is: "[Errno 111] Connection refused".
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise CatalogueError(f"cannot read from {self.url}: {' '.join(str(cause).split())}.") from error
 
 
 def _message(error: urllib.error.HTTPError) -> str:
