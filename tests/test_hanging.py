@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+from enumerator.dynamics import check_solvable
+from enumerator.errors import InputError
 from enumerator.implicit import implicit_flow
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from enumerator.replay import replay
@@ -159,3 +161,11 @@ def test_starts_a_million_times_longer_than_the_teachers():
     starts, losses = solved(Campaign(Landscape(3, 3), law=InitialLaw(scale=1e6)), [0, 1, 2])
     assert (starts.outcome == Outcome.CONVERGED).all()
     assert losses == pytest.approx(np.zeros(3), abs=1e-12)
+
+
+def test_a_teacher_too_short_to_be_seen_is_refused():
+    """At 10^-6 of the others a student without it would count as having zero loss."""
+    with pytest.raises(InputError, match="teacher 1 has 1e-06 of it"):
+        check_solvable(Campaign(Landscape(2, 2, T=np.diag([1, 1e-12]))))
+    check_solvable(Campaign(Landscape(2, 2, T=np.diag([1, 1e-11]))))
+    check_solvable(Campaign(Landscape(2, 2, T=np.diag([1, 0]))))

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from enumerator.activations import homogeneous
 from enumerator.dynamics import gradient_descent, gradient_flow, newton
 from enumerator.dynamics.base import Stepper
+from enumerator.effective import PARALLEL
 from enumerator.equations import Equations
 from enumerator.errors import InputError
 from enumerator.overlaps import FEASIBLE, check_feasible
@@ -55,6 +58,13 @@ def check_solvable(campaign: Campaign) -> None:
         raise InputError(
             f"`second_layer` trained goes with constraint none and activation {' or '.join(homogeneous())} in this "
             f"version, got {landscape.constraint} and {landscape.activation}."
+        )
+    norms = landscape.teacher_norms
+    short = np.flatnonzero((norms > 0) & (norms <= 2 * PARALLEL * landscape.teacher_scale))
+    if landscape.merges and len(short):
+        raise InputError(
+            f"`T` must have no teacher shorter than {2 * PARALLEL:g} of the norm of all, teacher {short[0]} has "
+            f"{norms[short[0]] / landscape.teacher_scale:.2g} of it: it could not be told from none; leave it out."
         )
     manifold = landscape.equations.manifold
     if law.Q is not None and law.R is not None:
