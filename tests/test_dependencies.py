@@ -16,7 +16,13 @@ DEPENDENCIES = [
 ]
 INSTALLED = {requirement.name.replace("_", "-").lower() for requirement in DEPENDENCIES}
 # Packages that come with one of the dependencies for good: it is made of them.
-WITHIN = {"starlette": "fastapi", "pydantic": "fastapi", "packaging": "ray", "jaxlib": "jax"}
+WITHIN = {
+    "starlette": "fastapi",
+    "pydantic": "fastapi",
+    "pydantic_core": "fastapi",
+    "packaging": "ray",
+    "jaxlib": "jax",
+}
 
 
 BROUGHT = packages_distributions()

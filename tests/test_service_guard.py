@@ -76,11 +76,20 @@ def test_two_origins_of_which_one_is_foreign(service):
     assert raw(service, head.encode() + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 403 ")
 
 
-@pytest.mark.parametrize("host", ["attacker.example", "localhost.attacker.example", "127.0.0.1.nip.io", "0.0.0.0", ""])
+@pytest.mark.parametrize(
+    "host", ["attacker.example", "localhost.attacker.example", "127.0.0.1.nip.io", "0.0.0.0", "[::1]e.org", ""]
+)
 def test_a_name_made_to_lead_to_this_machine_is_refused(service, host):
     # After DNS rebinding the page is of the same origin as the service: the name alone tells.
     head = f"GET /tables HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nSec-Fetch-Site: same-origin\r\n"
     assert raw(service, head.encode() + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 421 ")
+
+
+def test_names_of_this_machine_are_read_as_the_standard_says(service):
+    port = urlsplit(service.url).port
+    for host in (f"LOCALHOST:{port}", "[::1]", "127.0.0.1:"):
+        head = f"GET /tables HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        assert raw(service, head.encode()).startswith(b"HTTP/1.1 200 ")
 
 
 def test_without_a_host_there_is_no_answer(service):

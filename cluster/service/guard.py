@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from cluster.service.limits import is_authorised, is_loopback
@@ -28,6 +29,9 @@ class Headers:
     def get(self, name: str, default: str = "") -> str:
         """The last value of a header."""
         return (self.all(name) or [default])[-1]
+
+
+_HOST = re.compile(r"(\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(:[0-9]*)?")
 
 
 class Refusal(NamedTuple):
@@ -71,5 +75,6 @@ def _is_foreign(origin: str, host: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    return host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
+    """The name in a Host header, in small letters and without the port; nothing where it is no name."""
+    found = _HOST.fullmatch(host.lower())
+    return (found["address"] or found["name"] or "") if found else ""
