@@ -81,7 +81,7 @@ def _contents(atlas: Catalogue) -> str:
 
 def _to_run_again(atlas: Catalogue) -> str:
     """The campaigns that a repair has left with starts to solve."""
-    names = atlas.sql("select campaign_name from campaigns where status = 'running' order by all")
+    names = atlas.sql("select campaign_name from campaigns where status in ('running', 'stopped') order by all")
     listed = ", ".join(names["campaign_name"].to_pylist())
     return f" Not complete: {listed}. The same `enumerator run` again solves what is missing." if listed else ""
 

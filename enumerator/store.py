@@ -127,11 +127,14 @@ class Store:
     def _check_place(self, missing: list[str]) -> None:
         """A local directory with other things in it is not filled with tables."""
         folder = Path(self.address)
-        if self._is_remote or not folder.exists():
-            return
-        if not folder.is_dir():
-            raise InputError(f"a catalogue is a directory, {folder} is a file: choose another place.")
-        entries = {entry.name for entry in folder.iterdir()}
+        try:
+            if self._is_remote or not folder.exists():
+                return
+            if not folder.is_dir():
+                raise InputError(f"a catalogue is a directory, {folder} is a file: choose another place.")
+            entries = {entry.name for entry in folder.iterdir()}
+        except OSError as error:  # the folder above may not be entered
+            raise CatalogueError(f"cannot create {folder}: {to_begin(error)}") from error
         if entries and not entries & set(TABLE_NAMES):
             raise InputError(
                 f"not a catalogue, and not empty: {folder}. Choose a new or an empty directory for the catalogue."

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.cli import run_command
+from enumerator.campaign_names import name_of
 from tests.planting import FLOW, NEWTON, build, catalogue_at, change
 from tests.test_verification import point
 
@@ -73,7 +74,7 @@ def test_a_repair_says_which_campaigns_to_run_again(enumerator, atlas):
     code, out, err = enumerator("verify", "atlas", "--sample", 0, "--repair")
     assert code == 0
     assert "repaired" in out.splitlines()[0]
-    assert f"Not complete: {NEWTON.id}." in err
+    assert f"Not complete: {name_of(NEWTON)}." in err
 
 
 def test_a_replay_is_a_table_of_its_steps(enumerator):

@@ -270,10 +270,17 @@ def test_a_cluster_that_wants_a_token_is_said_in_one_line(capsys):
 def test_progress_is_found_in_the_logs():
     logs = "warming up\n"
     for name, done, rate in (("c-1", 1, None), ("c-1", 10, 5.0), ("c-2", 0, None), ("c-2", 4, 2.0)):
-        line = {"campaign_id": name, "done": done, "asked": 10, "rate": rate, "seconds_left": None}
+        line = {
+            "campaign_id": name,
+            "campaign_name": f"{name}.s0",
+            "done": done,
+            "asked": 10,
+            "rate": rate,
+            "seconds_left": None,
+        }
         logs += json.dumps(line | {"minima": 2, "unfinished": done // 4}) + "\nx\n"
     assert jobs._progress(logs, 30) == {
-        **{"campaign_id": "c-2", "done": 14, "asked": 30, "rate": 2.0, "seconds_left": 8.0},
+        **{"campaign_id": "c-2", "campaign_name": "c-2.s0", "done": 14, "asked": 30, "rate": 2.0, "seconds_left": 8.0},
         **{"minima": 4, "unfinished": 3},
     }
     assert jobs._progress(logs.partition("c-2")[0].rpartition("\n")[0], 10)["done"] == 10

@@ -101,10 +101,10 @@ def test_flat_directions_at_positive_loss():
 
 
 def test_many_more_students_are_counted_from_a_few():
-    landscape = Landscape(2000, 3, second_layer="trained")
+    landscape = Landscape(1000, 3, second_layer="trained")
     point = examine(np.eye(3), landscape, Tolerances(), np.ones(3))
     counted = flat_directions(point.Q, point.R, landscape, np.ones(3), DEFINITE)
-    assert counted == point.flat_dimension == 2000 + 1997 * 3
+    assert counted == point.flat_dimension == 1000 + 997 * 3
 
 
 @pytest.mark.parametrize("students", [3, 4, 5, 6, 9])

@@ -28,8 +28,9 @@ def nobody(tmp_path_factory):
 @pytest.fixture
 def place(tmp_path):
     """A catalogue, which anybody can read but the owner alone can write."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o055 != 0o055:  # those that pytest has made for this user alone
+            folder.chmod(0o755)
     campaign = make_campaign()
     atlas = new_catalogue(tmp_path / "atlas")
     atlas.register(campaign, 10, "cpu")
@@ -53,6 +54,18 @@ def test_a_catalogue_that_cannot_be_made_says_why(place, nobody):
     assert (
         said == f"cannot create {place}/new/landscapes: permission denied: make it writable, or choose another place."
     )
+
+
+@pytest.fixture
+def closed(place):
+    """A folder that nobody may enter."""
+    place.chmod(0o000)
+    return place
+
+
+def test_a_catalogue_behind_a_folder_that_may_not_be_entered_says_why(closed, nobody):
+    said = refused(lambda: Catalogue(closed / "new" / "atlas", create=True))
+    assert said == f"cannot create {closed}/new/atlas: permission denied: make it writable, or choose another place."
 
 
 def test_a_catalogue_that_cannot_be_written_is_read_all_the_same(place, nobody):
