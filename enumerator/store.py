@@ -133,7 +133,7 @@ class Store:
             if not folder.is_dir():
                 raise InputError(f"a catalogue is a directory, {folder} is a file: choose another place.")
             entries = {entry.name for entry in folder.iterdir()}
-        except OSError as error:  # the folder above may not be entered
+        except PermissionError as error:  # the folder above may not be entered
             raise CatalogueError(f"cannot create {folder}: {to_begin(error)}") from error
         if entries and not entries & set(TABLE_NAMES):
             raise InputError(
