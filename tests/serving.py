@@ -11,9 +11,9 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 PROJECT = Path(__file__).parent.parent
 
@@ -69,6 +69,13 @@ server_of(app, app.state.enumerator.connections).run([listener])
 """
 
 
+def _keep(said: list[str], stderr: IO[str]) -> None:
+    """Keep what a service says until it is closed: processes that it leaves for a moment may hold its stderr open."""
+    with suppress(ValueError):  # closed while it is read
+        for line in stderr:
+            said.append(line)
+
+
 @contextmanager
 def serving(
     catalogue: Path | str,
@@ -90,7 +97,7 @@ def serving(
     assert process.stderr is not None
     said = list[str]()
     # What it says is taken off at once: a full pipe would hold it up.
-    listening = threading.Thread(target=said.extend, args=(process.stderr,), daemon=True)
+    listening = threading.Thread(target=_keep, args=(said, process.stderr), daemon=True)
     try:
         line = process.stderr.readline()
         found = re.search(r"http://\S+:\d+", line)
