@@ -116,7 +116,7 @@ def _drop_file(catalogue: Catalogue, name: str, file: str) -> None:
 def _mend_landscapes(catalogue: Catalogue, snapshot: Snapshot) -> None:
     """Each landscape once, as its id says; one that does not say so, or is missing, from the campaigns on it."""
     settings = snapshot.query(
-        "select landscape_id, campaign, created_at from campaigns order by created_at"
+        "select campaign_id, landscape_id, campaign, created_at from campaigns order by created_at"
     ).to_pylist()
     wanted = {row["landscape_id"]: found for row in settings if (found := _landscape_of(row)) is not None}
 
