@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import logging
 import os
 import socket
 import stat
@@ -288,6 +289,17 @@ def test_a_service_for_others_needs_a_token(path, capsys, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert run_command(["serve", str(path), "--port", str(taken.getsockname()[1])]) == 2
         assert "Choose another --port" in capsys.readouterr().err
+
+
+def test_the_server_leaves_the_handlers_of_other_loggers_open(path, monkeypatch):
+    """Settings of its own for logging would end them all, and close what they write to."""
+    monkeypatch.delenv("ENUMERATOR_TOKEN", raising=False)
+    ended = []
+    handler = logging.NullHandler()
+    handler.close = lambda: ended.append(True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert run_command(["serve", str(path), "--port", str(taken.getsockname()[1])]) == 2
+    assert not ended
 
 
 def test_tokens(tmp_path, monkeypatch):

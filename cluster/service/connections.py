@@ -166,6 +166,8 @@ def server_of(app: Any, connections: Connections) -> uvicorn.Server:
         backlog=connections.most,  # as many are taken in at once, before there is a look at any
         timeout_keep_alive=int(connections.limits.head_seconds),
         timeout_graceful_shutdown=_LAST_SECONDS,
+        # Its own settings would close the handlers of all loggers of the process, and with them what those write to.
+        log_config=None,
         log_level="warning",
         access_log=False,
     )
