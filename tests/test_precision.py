@@ -15,6 +15,7 @@ from enumerator.dynamics import check_solvable
 from enumerator.errors import InputError
 from enumerator.flow import gradient_flow, in_single_precision
 from enumerator.geometry import fast_arccos
+from enumerator.implicit import STEP_COST
 from enumerator.kernels import kernels_of
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.solve import BatchShape, Outcome, solve_shard
@@ -117,8 +118,11 @@ def test_no_end_depends_on_the_size_of_a_batch():
 def test_a_budget_spent_in_single_precision_is_spent():
     found = solve_shard(campaign(LANDSCAPES["relu"], 3e-3, max_evaluations=60), 0, 20, BatchShape(64, 16))
     assert found.starts.outcome.tolist() == [Outcome.UNFINISHED] * 20
-    # At the most two to begin anew in double precision, and the ticks until the host looks.
-    assert (found.starts.evaluations >= 60).all() and (found.starts.evaluations <= 60 + 2 + 16).all()
+    # Explicit steps: the budget, at the most two to begin anew in double precision, and the ticks until the host looks.
+    # Implicit ones spend it once more, in whole steps of 16.
+    implicit = 4 * STEP_COST
+    assert (found.starts.evaluations >= 60 + implicit).all()
+    assert (found.starts.evaluations <= 60 + 2 + 16 + implicit).all()
 
 
 def test_starts_with_symmetries_keep_them():

@@ -353,7 +353,7 @@ def test_bundle_of_a_campaign_has_what_it_needs_and_no_more(two, tmp_path):
     assert rows == {"landscapes": 1, "initial_overlaps": 0, "campaigns": 1, "minima": 3, "saddles": 1, "starts": 9}
     rows = export(ours, tmp_path / "two.tar", students=3)
     assert rows == {"landscapes": 1, "initial_overlaps": 4, "campaigns": 3, "minima": 3, "saddles": 1, "starts": 32}
-    with pytest.raises(InputError, match="no campaign 'c-0' in what is selected"):
+    with pytest.raises(InputError, match="no campaign 'c-0' in this catalogue"):
         export(ours, tmp_path / "no.tar", campaigns=("c-0",))
     with pytest.raises(InputError, match="no landscape with students = 9"):
         export(ours, tmp_path / "no.tar", students=9)
