@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from enumerator.activations import ACTIVATIONS
+from enumerator.catalogue.schema import campaign_file_schema
 from enumerator.constraints import CONSTRAINTS
 from enumerator.errors import InputError
 from enumerator.parsing import parsing, shortened, shown
@@ -35,8 +36,7 @@ from enumerator.problem import (
     Landscape,
     Tolerances,
 )
-from enumerator.tables import campaign_file_schema
-from enumerator.teachers import near_symmetry
+from enumerator.symmetry.teachers import near_symmetry
 from enumerator.validation import MOST_STARTS, check_choice, check_count
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _toml_lines(values: dict[str, Any]) -> list[str]:
 
 def request(settings: dict[str, Any]) -> Request:
     """The campaign that the settings of schemas/campaign.json describe. Raises InputError."""
-    from enumerator.dynamics import check_solvable
+    from enumerator.follow import check_solvable
 
     settings = dict(settings)
     for name in ("students", "teachers"):

@@ -30,7 +30,7 @@ def program() -> str:
 def print_version(asked: bool) -> None:
     """Print the version of this software, and of JAX, and end."""
     if asked:
-        from enumerator.records import software_version
+        from enumerator.catalogue.records import software_version
 
         print(software_version())
         raise typer.Exit

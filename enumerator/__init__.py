@@ -19,13 +19,13 @@ from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolera
 
 if TYPE_CHECKING:
     from enumerator import plots, statistics
-    from enumerator.catalogue import Catalogue
+    from enumerator.catalogue.catalogue import Catalogue
+    from enumerator.catalogue.minimum import Minimum
     from enumerator.client import connect
     from enumerator.enumeration import Enumeration, enumerate_minima
-    from enumerator.identification import identify
-    from enumerator.loss import population_loss
-    from enumerator.minimum import Minimum
-    from enumerator.overlaps import Overlaps
+    from enumerator.identification.identify import identify
+    from enumerator.loss.overlaps import Overlaps
+    from enumerator.loss.population import population_loss
 
 # JAX reads this when it loads, and its own setting after that.
 os.environ["JAX_ENABLE_X64"] = "1"
@@ -57,21 +57,21 @@ __all__ = [
 
 # Where the names above are found that are not here yet.
 _MODULES = {
-    "Catalogue": "catalogue",
+    "Catalogue": "catalogue.catalogue",
     "Enumeration": "enumeration",
-    "Minimum": "minimum",
-    "Overlaps": "overlaps",
+    "Minimum": "catalogue.minimum",
+    "Overlaps": "loss.overlaps",
     "connect": "client",
     "enumerate_minima": "enumeration",
-    "identify": "identification",
-    "population_loss": "loss",
+    "identify": "identification.identify",
+    "population_loss": "loss.population",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Load what is first used."""
     if name == "__version__":
-        return import_module("enumerator.records").installed_version("enumerator")
+        return import_module("enumerator.catalogue.records").installed_version("enumerator")
     if name in ("statistics", "plots"):
         return import_module(f"enumerator.{name}")
     if name not in _MODULES:

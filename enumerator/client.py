@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
+from enumerator.catalogue.selection import Selection, check_selection
 from enumerator.errors import CatalogueError, InputError
-from enumerator.selection import Selection, check_selection
 from enumerator.validation import check_positive, check_text
 
 if TYPE_CHECKING:
-    from enumerator.minimum import Minimum
+    from enumerator.catalogue.minimum import Minimum
     from enumerator.problem import Landscape
     from enumerator.statistics.counting import StartSelection
 
@@ -82,13 +82,13 @@ class RemoteCatalogue:
 
     def landscape(self, landscape_id: str) -> Landscape:
         """A landscape by its id."""
-        from enumerator.records import landscape_among  # as the catalogue itself: not before it is needed
+        from enumerator.catalogue.records import landscape_among  # as the catalogue itself: not before it is needed
 
         return landscape_among(self.landscapes(landscape=landscape_id), landscape_id)
 
     def minimum(self, name: str) -> Minimum:
         """One minimum or saddle by its id or label, as `Catalogue.minimum`; its matrices are lists of rows."""
-        from enumerator.minimum import Minimum
+        from enumerator.catalogue.minimum import Minimum
 
         row = self._json("GET", f"/minima/{urllib.parse.quote(check_text('minimum', name), safe='')}")
         return Minimum(row, lambda: self.landscape(row["landscape_id"]))

@@ -10,19 +10,18 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from enumerator import records
-from enumerator.campaign_names import name_of
-from enumerator.dynamics import check_solvable
+from enumerator.catalogue import records
+from enumerator.catalogue.campaign_names import name_of
+from enumerator.catalogue.labels import point_id, point_label
+from enumerator.catalogue.minimum import Minimum
+from enumerator.catalogue.selection import END_LOSS, output_schema
 from enumerator.errors import InputError
-from enumerator.follow import follow_shard
-from enumerator.labels import point_id, point_label
-from enumerator.minimum import Minimum
+from enumerator.follow import check_solvable, follow_shard
 from enumerator.points import SADDLE
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
-from enumerator.query import nearest
-from enumerator.selection import END_LOSS, output_schema
 from enumerator.starts import ShardResult
-from enumerator.teachers import near_symmetry
+from enumerator.storage.sql import nearest
+from enumerator.symmetry.teachers import near_symmetry
 from enumerator.validation import check_count, check_text
 
 

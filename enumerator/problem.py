@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from enumerator.activations import ACTIVATIONS, activation_named, check_slope
 from enumerator.constraints import CONSTRAINTS, constraint_named
 from enumerator.errors import InputError
-from enumerator.teachers import teacher_classes
+from enumerator.symmetry.teachers import teacher_classes
 from enumerator.validation import (
     MOST_NEURONS,
     check_choice,
@@ -34,7 +34,7 @@ from enumerator.validation import (
 
 if TYPE_CHECKING:
     from enumerator.activations.base import Activation
-    from enumerator.equations import Equations
+    from enumerator.loss.equations import Equations
 
 SECOND_LAYERS = ("fixed", "trained")
 # With the settings that each must have.
@@ -112,7 +112,7 @@ class Landscape:
     @property
     def equations(self) -> Equations:
         """The activation, the manifold of the students, and whether the second layer is trained."""
-        from enumerator.equations import Equations
+        from enumerator.loss.equations import Equations
 
         return Equations(self.g, constraint_named(self.constraint), self.second_layer == "trained")
 

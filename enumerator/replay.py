@@ -10,18 +10,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from enumerator.dynamics import stepper_for
 from enumerator.dynamics.base import Stepper, handed_over
+from enumerator.dynamics.implicit import STEP_COST, implicit_flow
+from enumerator.dynamics.steppers import stepper_for
+from enumerator.dynamics.symmetric_starts import Projection, projection
 from enumerator.errors import InputError
-from enumerator.implicit import STEP_COST, implicit_flow
-from enumerator.invariance import Projection, projection
-from enumerator.loss import compiled_gradient, exact_loss
-from enumerator.one_pass_sgd import trajectories
-from enumerator.overlaps import lift
+from enumerator.lanes.sampling import initial_weights, start_classes
+from enumerator.lanes.solve import BatchShape, solve_starts
+from enumerator.loss.overlaps import lift
+from enumerator.loss.population import compiled_gradient, exact_loss
+from enumerator.loss.second_layer import EXTRA
 from enumerator.problem import Campaign
-from enumerator.sampling import initial_weights, start_classes
-from enumerator.second_layer import EXTRA
-from enumerator.solve import BatchShape, solve_starts
+from enumerator.sgd.one_pass import trajectories
 from enumerator.surroundings import check_jax
 
 # One row for each accepted step, or for each of a hundred flow times of one-pass SGD. Q and R are flat, row-major, as

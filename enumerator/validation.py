@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from enumerator.errors import InputError
 from enumerator.parsing import shown
-from enumerator.teachers import NEARLY, snapped
+from enumerator.symmetry.teachers import NEARLY, snapped
 
 # Entries of a teacher overlap matrix may miss symmetry by this much of the largest entry: ten
 # thousand roundings, what a product of long weight vectors leaves; more is a wrong matrix.

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.optimize
 
 from enumerator.activations.base import Activation
-from enumerator.loss import fast_gradient, fast_loss, teacher_constant
+from enumerator.loss.population import fast_gradient, fast_loss, teacher_constant
 
 # Where the peers stop: the gradient norm in reduced weights. None of them gives a verdict.
 STOP = 1e-7

@@ -31,7 +31,8 @@ install_import_hook(
     [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in TYPED], "beartype.beartype"
 )
 
-from cluster.machine import available_cores, compilation_cache  # noqa: E402  # after the hook, which must see every import
+# After the hook, which must see every import.
+from cluster.runs.machine import available_cores, compilation_cache  # noqa: E402
 
 # Programs that were compiled once are not compiled again, by the next file, process or run: here as in the workers.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compilation_cache()))

@@ -8,8 +8,8 @@ import pytest
 from pyarrow import feather, parquet
 
 from cluster.inputs import DEFAULT_STARTS, read_campaign_file, read_overlaps, request
+from enumerator.catalogue.schema import campaign_file_schema
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
-from enumerator.tables import campaign_file_schema
 
 T = np.array([[1.0, 0.3, 0.0], [0.3, 2.0, 0.5], [0.0, 0.5, 1.5]])
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from enumerator.lanes.solve import Outcome, solve_shard
 from enumerator.problem import Campaign, InitialLaw, Landscape
-from enumerator.solve import Outcome, solve_shard
-from tests.references import published_cases
+from tests.support.references import published_cases
 
 # The published losses have ten digits, the eigenvalues nine decimals.
 LOSS, EIGENVALUE = 1e-9, 1e-6

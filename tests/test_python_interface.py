@@ -8,14 +8,14 @@ from importlib import metadata
 
 import numpy as np
 import pytest
-from serving import serving
-from stand_ins import make_campaign, make_point, make_result, new_catalogue
 
 import enumerator as en
 from enumerator import statistics
-from enumerator.loss import exact_loss
+from enumerator.catalogue.records import point_row
+from enumerator.loss.population import exact_loss
 from enumerator.problem import Campaign
-from enumerator.records import point_row
+from tests.support.serving import serving
+from tests.support.stand_ins import make_campaign, make_point, make_result, new_catalogue
 
 
 def test_a_fresh_session_lists_what_there_is_and_the_version():

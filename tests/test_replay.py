@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from enumerator.catalogue import Catalogue
+from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
-from enumerator.identification import identify
+from enumerator.identification.identify import identify
+from enumerator.lanes.sampling import initial_weights
+from enumerator.lanes.solve import solve_shard
 from enumerator.problem import SINGLE_ABOVE, Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.replay import replay
-from enumerator.sampling import initial_weights
-from enumerator.solve import solve_shard
-from tests.stiff_reference import flow_end
+from tests.support.stiff_reference import flow_end
 
 LANDSCAPE = Landscape(7, 7)
 

@@ -14,11 +14,11 @@ import pytest
 
 import enumerator as en
 from cluster.cli import run_command
-from enumerator.identification import identify
-from enumerator.overlaps import Overlaps
+from enumerator.identification.identify import identify
+from enumerator.lanes.sampling import start_key
+from enumerator.loss.overlaps import Overlaps
 from enumerator.replay import replay
-from enumerator.sampling import start_key
-from enumerator.verification import verify
+from enumerator.verification.verify import verify
 
 LANDSCAPE = en.Landscape(2, 2)
 CAMPAIGN = en.Campaign(LANDSCAPE)

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.values import plain
-from enumerator.catalogue import Catalogue
-from enumerator.identification import identify
+from enumerator.catalogue.catalogue import Catalogue
+from enumerator.identification.identify import identify
 
 # Columns that hold a matrix, with those that tell its numbers of rows and columns.
 _MATRICES = {"Q": ("effective_students", "effective_students"), "R": ("effective_students", "teachers")}

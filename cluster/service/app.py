@@ -25,9 +25,9 @@ from cluster.service.runs import Runs
 from cluster.service.shell import Shell
 from cluster.service.spool import Spool
 from cluster.service.view import Clock
-from enumerator.catalogue import Catalogue
+from enumerator.catalogue.catalogue import Catalogue
+from enumerator.catalogue.records import software_version
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
-from enumerator.records import software_version
 
 # Seconds for which an answer may be older than the catalogue.
 STALE_SECONDS = 0.5

@@ -29,19 +29,19 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-import enumerator.statistics  # noqa: F401  # loads SciPy's distributions: once, for all children
+import enumerator.statistics.comparison  # noqa: F401  # loads SciPy's distributions: once, for all children
 from cluster.service.answers import identification, point_as_json
 from cluster.service.bodies import InvalidError, Network, read_as
 from cluster.service.formats import ENCODERS
 from cluster.service.frames import HEAD_BYTES, head, packed
 from cluster.service.settings import read_request
 from cluster.service.view import GoneError, Moments, View
-from cluster.statistics_commands import computed
-from enumerator import query
-from enumerator.campaign_names import name_of
-from enumerator.catalogue import Catalogue
+from enumerator.catalogue.campaign_names import name_of
+from enumerator.catalogue.catalogue import Catalogue
+from enumerator.catalogue.orbits import with_orbit_size
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
-from enumerator.orbits import with_orbit_size
+from enumerator.statistics.tables import computed
+from enumerator.storage import sql
 
 # Bytes of a part of an answer, about.
 PART = 2**18
@@ -81,7 +81,7 @@ class Frames(io.RawIOBase):
         """Stop the answer to a request, if it is still the one at work; for another thread."""
         if number == self.number:
             self.stopped = True
-            query.interrupt()
+            sql.interrupt()
 
     def frame(self, kind: bytes, content: bytes = b"") -> None:
         """Write one frame."""
@@ -150,23 +150,23 @@ class Answers:
 
     def _point(self, view: View, request: dict[str, Any], frames: Frames) -> None:
         """One minimum or saddle, by its id or label."""
-        where = f"{query.quoted(request['name'])} in (minimum_id, label)"
+        where = f"{sql.quoted(request['name'])} in (minimum_id, label)"
         labels: list[str] = []
         for table in ("minima", "saddles"):
             schema, batches = view.select(table, {"where": where})
             rows = pa.Table.from_batches(batches, schema)
             if rows.num_rows:
-                where = f"landscape_id = {query.quoted(rows['landscape_id'][0].as_py())}"
-                known = query.run(f"select * from landscapes where {where}", view.datasets({"landscapes"}))
+                where = f"landscape_id = {sql.quoted(rows['landscape_id'][0].as_py())}"
+                known = sql.run(f"select * from landscapes where {where}", view.datasets({"landscapes"}))
                 rows = with_orbit_size(rows, known)
                 if request["format"] == "json":
                     self._whole(point_as_json(rows), frames)
                 else:
                     self._table(rows.schema, iter(rows.to_batches()), request, frames)
                 return
-            labels += query.run(f"select label from {table}", view.datasets({table}))["label"].to_pylist()
+            labels += sql.run(f"select label from {table}", view.datasets({table}))["label"].to_pylist()
         name = request["name"]
-        raise NotFoundError(f"no minimum {name[:80]!r} in this catalogue ({query.nearest(name, labels)}).")
+        raise NotFoundError(f"no minimum {name[:80]!r} in this catalogue ({sql.nearest(name, labels)}).")
 
     def _whole(self, content: dict[str, Any], frames: Frames) -> None:
         body = json.dumps(content, ensure_ascii=False).encode() + b"\n"
@@ -250,7 +250,7 @@ def listen(stream: IO[bytes], requests: queue.Queue[tuple[int, bytes]], frames: 
 
 def serve(address: str, connection: socket.socket, settings: dict[str, Any]) -> None:
     """Answer the requests that come on a connection."""
-    query.allow(settings["query_bytes"], settings["threads"])
+    sql.allow(settings["query_bytes"], settings["threads"])
     answers = Answers(address, settings["rows"], settings["json_rows"])
     limit_memory(settings["process_bytes"])
     frames = Frames(connection.makefile("wb"))

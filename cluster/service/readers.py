@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from cluster.machine import available_cores, worker_environment
+from cluster.runs.machine import available_cores, worker_environment
 from cluster.service.frames import HEAD_BYTES, Head, head, packed
 from cluster.service.limits import Limits
 

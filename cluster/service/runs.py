@@ -11,7 +11,6 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from cluster.service.run import BODY
 from enumerator.errors import InputError
 
 # Lines of what a run says that are kept.
@@ -20,6 +19,8 @@ LINES = 500
 PATIENCE = 60.0
 # Campaigns that may run at once; each takes all cores that it is given.
 MOST_RUNS = 1
+# The body of the request that describes a campaign, in the folder that the child is given.
+BODY = "request.json"
 
 
 class Runs:
@@ -102,7 +103,7 @@ class _Run:
         (folder / BODY).write_bytes(body)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "cluster.service.run", str(folder)),
+                *(sys.executable, "-m", "cluster.child", str(folder)),
                 *("--starts", str(starts), "--catalogue", address, "--progress", "json", *arguments),
                 *("--format", "csv"),
             ],

@@ -12,8 +12,8 @@ import numpy as np
 from cluster.inputs import Request, as_toml, check_settings, request
 from cluster.service.bodies import read_object
 from cluster.service.limits import MOST_NEURONS
+from enumerator.catalogue.schema import campaign_file_schema
 from enumerator.errors import InputError
-from enumerator.tables import campaign_file_schema
 
 # What stands for the files of a campaign file: matrices, in the request itself.
 _MATRICES = ("T", "Q", "R")

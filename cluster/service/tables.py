@@ -14,9 +14,9 @@ from cluster.service.bodies import Network, described, read_as
 from cluster.service.formats import MEDIA_TYPES
 from cluster.service.readers import AnswerError
 from cluster.service.responses import Form, format_of, respond
-from cluster.statistics_commands import misplaced
-from enumerator.selection import Selection, output_schema
-from enumerator.tables import TABLE_NAMES, table_schema
+from enumerator.catalogue.schema import TABLE_NAMES, table_schema
+from enumerator.catalogue.selection import Selection, output_schema
+from enumerator.statistics.tables import misplaced
 
 router = APIRouter()
 
@@ -131,7 +131,7 @@ class TableQuery(_Selected):
     offset: Annotated[int | None, Field(ge=0, le=_WHOLE, description="After so many others.")] = None
 
     def selection(self) -> Selection:
-        """The selection of `enumerator.selection`."""
+        """The selection of `enumerator.catalogue.selection`."""
         names = Selection.__annotations__
         return Selection(**{k: v for k, v in self.model_dump(exclude_none=True).items() if k in names})  # type: ignore[typeddict-item]  # in names
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from enumerator.datafiles import read
+from enumerator.catalogue.schema import TABLE_NAMES
+from enumerator.catalogue.selection import TALLY, Selection, Statement, as_queried, as_sql, campaign_ids, needed
+from enumerator.catalogue.store import Store
 from enumerator.errors import CatalogueError, InputError
-from enumerator.query import Datasets, reading, run
-from enumerator.selection import TALLY, Selection, Statement, as_queried, as_sql, campaign_ids, needed
-from enumerator.store import Store
-from enumerator.tables import TABLE_NAMES
+from enumerator.storage.datafiles import read
+from enumerator.storage.sql import Datasets, reading, run
 
 # The versions of the tables, in the order of TABLE_NAMES, with dots between, as a regular expression.
 TOKEN = rf"[0-9]{{1,15}}(\.[0-9]{{1,15}}){{{len(TABLE_NAMES) - 1}}}"
@@ -127,8 +127,8 @@ class View:
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The rows that a selection asks for, in batches: any number of starts in the memory of WINDOW of them.
 
-        The same rows in the same order as `enumerator.selection.select` gives them. `goes_on` is called after each
-        WINDOW, which is a query of its own.
+        The same rows in the same order as `select` of `enumerator.catalogue.selection` gives them. `goes_on` is called
+        after each WINDOW, which is a query of its own.
         """
         datasets: Datasets = self.datasets(needed(name, selection)) | {"tally": self.tally()}
         statement = as_sql(name, selection, datasets, "tally")
@@ -158,7 +158,7 @@ class View:
                 goes_on()
 
     def sql(self, query: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """The result of one SELECT statement over the tables, in batches. Raises InputError as `query.run`."""
+        """The result of one SELECT statement over the tables, in batches. Raises InputError as `sql.run`."""
         batches = _stream(query, self.datasets(), f"The tables are {', '.join(TABLE_NAMES)}")
         schema = next(batches)
         assert isinstance(schema, pa.Schema)

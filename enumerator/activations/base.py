@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from enumerator.geometry import Geometry
+from enumerator.activations.geometry import Geometry
 
 
 class Norms(NamedTuple):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from enumerator.activations.base import Activation, Norms
-from enumerator.geometry import PI, Geometry
+from enumerator.activations.geometry import PI, Geometry
 
 _Pairs = Float[Array, "K N"]
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from enumerator.activations.base import Activation, Norms
-from enumerator.geometry import PI, TINY, Geometry, at_least_tiny, safe_norm, unit_vectors
+from enumerator.activations.geometry import PI, TINY, Geometry, at_least_tiny, safe_norm, unit_vectors
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float
 
-from enumerator.geometry import Teachers
-from enumerator.invariance import Projection
+from enumerator.activations.geometry import Teachers
+from enumerator.dynamics.symmetric_starts import Projection
 
 
 class Stepper(NamedTuple):

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Integer
 
+from enumerator.activations.geometry import Teachers
 from enumerator.dynamics.base import Stepper
-from enumerator.equations import Equations
-from enumerator.flow import VectorField, gradient_flow
-from enumerator.geometry import Teachers
-from enumerator.invariance import Projection
+from enumerator.dynamics.symmetric_starts import Projection
+from enumerator.dynamics.vector_field import VectorField, gradient_flow
+from enumerator.loss.equations import Equations
 from enumerator.problem import Dynamics, Tolerances
 
 

@@ -1,4 +1,4 @@
-"""Gradient flow, by the stabilised Runge-Kutta-Chebyshev method of `enumerator.integrator`."""
+"""Gradient flow, by the stabilised Runge-Kutta-Chebyshev method of `enumerator.dynamics.chebyshev`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from enumerator.activations.geometry import Teachers
 from enumerator.dynamics.base import Stepper
-from enumerator.equations import Equations
-from enumerator.flow import VectorField, gradient_flow, in_single_precision, settled
-from enumerator.geometry import Teachers
-from enumerator.integrator import PROBE_LENGTH, SINGLE_PROBE_LENGTH, RKCState, rkc_init, rkc_tick
-from enumerator.invariance import Projection
+from enumerator.dynamics.chebyshev import PROBE_LENGTH, SINGLE_PROBE_LENGTH, RKCState, rkc_init, rkc_tick
+from enumerator.dynamics.symmetric_starts import Projection
+from enumerator.dynamics.vector_field import VectorField, gradient_flow, in_single_precision, settled
+from enumerator.loss.equations import Equations
 from enumerator.problem import Dynamics, Tolerances
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from enumerator.activations.geometry import Teachers
 from enumerator.dynamics.base import Stepper
-from enumerator.equations import Equations
+from enumerator.dynamics.symmetric_starts import Projection
+from enumerator.dynamics.trust_region import Model, newton_init, newton_tick
 from enumerator.errors import InputError
-from enumerator.geometry import Teachers
-from enumerator.invariance import Projection
-from enumerator.loss import Derivatives, fast_derivatives, teacher_constant
-from enumerator.newton import Model, newton_init, newton_tick
+from enumerator.loss.equations import Equations
+from enumerator.loss.population import Derivatives, fast_derivatives, teacher_constant
 from enumerator.problem import Dynamics, Tolerances
 
 

@@ -15,13 +15,13 @@ from enumerator.errors import InputError
 from enumerator.plots.curves import accumulation, stopped_early, trend
 from enumerator.plots.histograms import flow_times, losses, orders
 from enumerator.plots.matrices import MOST_MINIMA, overlaps, spectra
-from enumerator.query import one_of
 from enumerator.statistics.counting import Sample, samples
+from enumerator.storage.sql import one_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from enumerator.catalogue import Catalogue
+    from enumerator.catalogue.catalogue import Catalogue
 
 __all__ = [
     "accumulation",

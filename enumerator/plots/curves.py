@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from enumerator.early_stops import early_stops
 from enumerator.errors import InputError
 from enumerator.plots.histograms import title, two_lines
 from enumerator.plots.style import (
@@ -24,15 +23,16 @@ from enumerator.plots.style import (
     whole_numbers,
 )
 from enumerator.statistics.counting import ENDED, PLAIN, Sample, one_sample
-from enumerator.statistics.frequencies import accumulation as accumulation_table
-from enumerator.statistics.frequencies import frequencies
-from enumerator.statistics.trend import curve_key, fitted
-from enumerator.statistics.trend import trend as trend_table
-from enumerator.statistics.unseen import richness
+from enumerator.statistics.early_stops import early_stops
+from enumerator.statistics.missing import richness
+from enumerator.statistics.shares import accumulation as accumulation_table
+from enumerator.statistics.shares import frequencies
+from enumerator.statistics.trends import curve_key, fitted
+from enumerator.statistics.trends import trend as trend_table
 from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
 
 if TYPE_CHECKING:
-    from enumerator.catalogue import Catalogue
+    from enumerator.catalogue.catalogue import Catalogue
     from enumerator.enumeration import Enumeration
 # An order that never holds so large a share of the starts is left out where shares are drawn against the stop.
 LEAST = 0.001

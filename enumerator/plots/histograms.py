@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.plots.style import COLUMN, GREY, PAGE, Figure, figure, order_colours, percent, styled
-from enumerator.query import one_of
 from enumerator.statistics.counting import ENDED, Sample, StartSelection, one_sample, opened
-from enumerator.statistics.frequencies import frequencies
+from enumerator.statistics.shares import frequencies
+from enumerator.storage.sql import one_of
 
 if TYPE_CHECKING:
-    from enumerator.catalogue import Catalogue
+    from enumerator.catalogue.catalogue import Catalogue
     from enumerator.enumeration import Enumeration
 
 # Starts that end in no minimum are drawn beside the orders, by this number in place of an order.

@@ -11,7 +11,7 @@ from enumerator.errors import InputError
 from enumerator.plots.style import PAGE, Figure, figure, order_colours, styled
 
 if TYPE_CHECKING:
-    from enumerator.catalogue import Catalogue
+    from enumerator.catalogue.catalogue import Catalogue
 
 # Students are of one block if their overlaps agree, sorted, within this part of the largest: stored to 1e-12.
 SAME = 1e-6

@@ -7,18 +7,22 @@ Functions of a catalogue (or of what `enumerate_minima` found) give Arrow tables
 the starts of one landscape, dynamics, initial law and set of tolerances. Functions of counts give numbers.
 """
 
-from enumerator.statistics.comparison import compare, g_test, holm, marginal_test
-from enumerator.statistics.counting import PLAIN, Sample, StartSelection, samples
-from enumerator.statistics.frequencies import accumulation, distributions, frequencies, unseen
-from enumerator.statistics.intervals import (
-    coverage,
-    difference_interval,
-    exact_interval,
-    paired_difference_interval,
-    wilson_interval,
-)
-from enumerator.statistics.trend import fit_mean, fit_share, trend
-from enumerator.statistics.unseen import missing_mass, new_minima, rarefaction, richness
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from enumerator.statistics.comparison import compare, g_test, holm, marginal_test
+    from enumerator.statistics.counting import PLAIN, Sample, StartSelection, samples
+    from enumerator.statistics.intervals import (
+        coverage,
+        difference_interval,
+        exact_interval,
+        paired_difference_interval,
+        wilson_interval,
+    )
+    from enumerator.statistics.missing import missing_mass, new_minima, rarefaction, richness
+    from enumerator.statistics.shares import accumulation, distributions, frequencies, unseen
+    from enumerator.statistics.trends import fit_mean, fit_share, trend
 
 __all__ = [
     "PLAIN",
@@ -46,3 +50,29 @@ __all__ = [
     "unseen",
     "wilson_interval",
 ]
+
+# Where the names above are found: each module loads when one of its own is first used, and SciPy with it.
+_MODULES = {
+    "comparison": ("compare", "g_test", "holm", "marginal_test"),
+    "counting": ("PLAIN", "Sample", "StartSelection", "samples"),
+    "shares": ("accumulation", "distributions", "frequencies", "unseen"),
+    "intervals": (
+        *("coverage", "difference_interval", "exact_interval"),
+        *("paired_difference_interval", "wilson_interval"),
+    ),
+    "trends": ("fit_mean", "fit_share", "trend"),
+    "missing": ("missing_mass", "new_minima", "rarefaction", "richness"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is first used."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"enumerator.statistics.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What users call, whether it has been loaded or not."""
+    return sorted([*__all__, "__doc__"])

@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from enumerator.errors import InputError
-from enumerator.query import one_of
 from enumerator.statistics.counting import ENDED, Sample, StartSelection, opened, samples
 from enumerator.statistics.intervals import chi2_beyond, difference_interval, paired_difference_interval
+from enumerator.storage.sql import one_of
 
 if TYPE_CHECKING:
-    from enumerator.catalogue import Catalogue
+    from enumerator.catalogue.catalogue import Catalogue
 
 # Ends that fewer starts of both campaigns together, or fewer discordant pairs, reached are counted as one: the
 # distribution of the statistic is that of many.

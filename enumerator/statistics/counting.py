@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 import pyarrow as pa
 
-from enumerator.campaign_names import PLAIN, dynamics_text, law_text, settings_text, with_names
+from enumerator.catalogue.campaign_names import PLAIN, dynamics_text, law_text, settings_text, with_names
+from enumerator.catalogue.records import campaign_json, settings_of
 from enumerator.errors import InputError
-from enumerator.query import one_of, run
-from enumerator.records import campaign_json, settings_of
+from enumerator.storage.sql import one_of, run
 from enumerator.validation import check_text
 
 if TYPE_CHECKING:
-    from enumerator.catalogue import Catalogue
+    from enumerator.catalogue.catalogue import Catalogue
     from enumerator.enumeration import Enumeration
 
 # The ends of starts that are minima; all other starts stay in the denominator.

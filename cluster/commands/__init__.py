@@ -1,0 +1,1 @@
+"""The commands of `enumerator`: each takes its arguments apart and prints; the work is done elsewhere."""

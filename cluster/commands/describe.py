@@ -1,0 +1,118 @@
+"""One minimum in words and matrices, as `enumerator show` prints it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.commands.output import format_value
+from cluster.terminal import printable
+
+# Entries of one block agree to rounding; what differs by more is another block.
+SAME_BLOCK = 1e-8
+
+
+def describe(minimum: dict[str, Any], width: int | None = None) -> str:
+    """The row of a minimum as lines of text; matrices wider than `width` characters go on below."""
+    K, M = minimum["effective_students"], minimum["teachers"]
+    Q = np.array(minimum["Q"], dtype=float).reshape(K, K)
+    R = np.array(minimum["R"], dtype=float).reshape(K, M)
+    facts = _facts(minimum)
+    indent = max(map(len, facts)) + 2
+    lines = [f"{minimum['label']}  ({minimum['minimum_id']})", ""]
+    lines += [f"{name.ljust(indent)}{fact}" for name, fact in facts.items()]
+    students, teachers = _blocks(Q, R)
+    if K:
+        lines += ["", f"Q, student with student ({K} x {K}), canonical order"]
+        lines += matrix_lines(Q, students, students, width)
+        lines += ["", f"R, student with teacher ({K} x {M})"]
+        lines += matrix_lines(R, students, teachers, width)
+    return "\n".join(map(printable, lines))
+
+
+def _facts(minimum: dict[str, Any]) -> dict[str, str]:
+    def shown(name: str) -> str:
+        return format_value(name, minimum.get(name))
+
+    def between(name: str, values: list[float] | None) -> str:
+        if not values:
+            return "none"
+        return f"{format_value('', values[0])} to {format_value('', values[-1])} ({len(values)} eigenvalues)"
+
+    # Where no number is known that agrees with it, the stored logarithm.
+    logarithm = minimum.get("orbit_size_log10")
+    size = minimum.get("orbit_size") or ("-" if logarithm is None else f"10^{logarithm:.4f}")
+    found_by = minimum.get("first_campaign_name") or shown("first_campaign_id")
+    facts = {
+        "landscape": (
+            f"K = {minimum['students']}, M = {minimum['teachers']}, {minimum['activation']}, "
+            f"constraint {minimum['constraint']}, second layer {minimum['second_layer']}  ({minimum['landscape_id']})"
+        ),
+        "loss": f"{minimum['loss']:.15g}",
+        "verdict": f"{minimum['verdict']} at d = r, {minimum['verdict_above']} at every d > r",
+        "anti-aligned": f"{shown('anti_aligned')} of {minimum['effective_students']} students of the effective network",
+        "gradient norm": shown("gradient_norm"),
+        "Hessian": f"{between('hessian', minimum.get('hessian_spectrum'))}, {shown('flat_dimension')} flat directions",
+        "perpendicular": between("perpendicular", minimum.get("perpendicular_spectrum")),
+        "splitting": (
+            f"{shown('splitting_min')} in the span, {shown('splitting_min_perpendicular')} above it: "
+            "the smallest eigenvalue when a student is doubled"
+        ),
+        "isotropy": shown("isotropy"),
+        "orbit size": size,
+        "family": shown("family"),
+        "second layer": shown("second_layer_weights"),
+        "frequency": _frequency(minimum),
+        "found by": f"{found_by}, {shown('created_at')} UTC, {shown('software')}",
+    }
+    left_out = {"family": "family", "second layer": "second_layer_weights", "frequency": "hits"}
+    return {name: fact for name, fact in facts.items() if minimum.get(left_out.get(name, ""), "") is not None}
+
+
+def _frequency(minimum: dict[str, Any]) -> str:
+    """The share of the starts; where their campaigns are not alike there is none, and the campaigns are named."""
+    counted = f"{format_value('', minimum.get('hits'))} of {format_value('', minimum.get('starts'))} starts"
+    if minimum.get("frequency") is None and minimum.get("starts"):
+        return f"none, as unlike campaigns are counted: {counted} of {minimum['campaign_names'].replace(',', ', ')}"
+    return f"{format_value('frequency', minimum.get('frequency'))} ({counted})"
+
+
+def _blocks(Q: NDArray[np.float64], R: NDArray[np.float64]) -> tuple[list[int], list[int]]:
+    """Where the blocks of equivalent students, and of equivalent teachers, begin after the first."""
+    students = np.hstack([np.diag(Q)[:, None], np.sort(Q, axis=1), np.sort(R, axis=1)])
+    return _breaks(students), _breaks(np.sort(R, axis=0).T)
+
+
+def _breaks(signatures: NDArray[np.float64]) -> list[int]:
+    """Rows that differ from the row before; none if every row stands alone: lines everywhere would tell nothing."""
+    scale = max(1.0, float(np.abs(signatures).max(initial=0)))
+    jumps = np.abs(np.diff(signatures, axis=0)).max(axis=1, initial=0) > SAME_BLOCK * scale
+    return [] if jumps.all() else [int(row) + 1 for row in np.flatnonzero(jumps)]
+
+
+def matrix_lines(
+    matrix: NDArray[np.float64], row_breaks: list[int], column_breaks: list[int], width: int | None = None
+) -> list[str]:
+    """Aligned rows of a matrix, with lines between its blocks, cut into stretches of columns that fit into `width`."""
+    texts = [[f"{value + 0.0:.4f}" for value in row] for row in np.round(matrix, 4)]
+    size = max(len(text) for row in texts for text in row) + 1
+    columns = matrix.shape[1]
+    # Two characters for each line between blocks; one column at least, however narrow the terminal.
+    at_once = columns if width is None else max(1, (width - 2 * len(column_breaks)) // size)
+    lines: list[str] = []
+    for begin in range(0, columns, at_once):
+        end = min(begin + at_once, columns)
+        if at_once < columns:
+            lines.append(f"columns {begin + 1} to {end}")
+        for index, row in enumerate(texts):
+            cells = [
+                (" |" if column in column_breaks and column > begin else "") + row[column].rjust(size)
+                for column in range(begin, end)
+            ]
+            line = "".join(cells)
+            if index in row_breaks:
+                lines.append("".join("+" if mark == "|" else "-" for mark in line))
+            lines.append(line)
+    return lines

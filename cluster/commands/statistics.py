@@ -1,0 +1,142 @@
+"""The commands that count and draw: stats and plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.commands.options import (
+    ActivationOption,
+    CampaignsOption,
+    CatalogueArgument,
+    DimensionOption,
+    DynamicsOption,
+    FormatOption,
+    LandscapeOption,
+    OutputOption,
+    ScaleOption,
+    SeedOption,
+    StudentsOption,
+    TeachersOption,
+    say,
+)
+from cluster.commands.output import choose_format, write_table
+from enumerator.catalogue.catalogue import Catalogue
+from enumerator.errors import InputError
+from enumerator.statistics.tables import TABLES, computed, misplaced
+
+if TYPE_CHECKING:
+    pass
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Enter the commands of this module."""
+    app.command("stats", epilog="Example: enumerator stats atlas --students 17 --teachers 17 --by order")(_stats)
+    app.command("plot", epilog="Example: enumerator plot atlas --students 17 --teachers 17 -o figures")(_plot)
+
+
+def _stats(
+    catalogue: CatalogueArgument,
+    of: Annotated[str, typer.Option(help=f"What to compute: {', '.join(TABLES)}.")] = "frequencies",
+    by: Annotated[
+        str | None,
+        typer.Option(help="Frequencies and distributions: by minimum, order or outcome.  [default: minimum]"),
+    ] = None,
+    quantity: Annotated[
+        str | None,
+        typer.Option(
+            help="Distributions: flow_time, loss, evaluations, gradient_norm, distance.  [default: flow_time]  "
+            "Trend: global or order.  [default: global]"
+        ),
+    ] = None,
+    more: Annotated[
+        int | None, typer.Option(help="Unseen: predict for so many further starts.  [default: as many as there are]")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of every interval.")] = 0.95,
+    students: StudentsOption = None,
+    teachers: TeachersOption = None,
+    activation: ActivationOption = None,
+    landscape: LandscapeOption = None,
+    campaign: CampaignsOption = None,
+    dynamics: DynamicsOption = None,
+    dimension: DimensionOption = None,
+    scale: ScaleOption = None,
+    seed: SeedOption = None,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns of starts.")] = None,
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Statistics of the starts selected: frequencies with intervals, what was not seen, comparisons, trends.
+
+    Every share is one of all starts: those that are unfinished, diverged or on a saddle have rows of their own. Starts
+    are counted together where campaigns differ in the seed alone. Intervals are exact (Clopper-Pearson) and Wilson's.
+
+    unseen: the probability that the next start ends in a minimum not seen, with an interval where one is valid, lower
+    bounds of the number of minima (Chao1, iChao1), and minima expected in --more starts. comparison: each pair of the
+    campaigns, by the same starts where they share law and seed. trend: share of the global minimum, or mean order,
+    against the width, with a curve.
+    """
+    choose_format(format, output)
+    selection = {
+        "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
+        "campaign": campaign or None, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
+        "where": where,
+    }  # fmt: skip
+    options = {name: value for name, value in (("by", by), ("quantity", quantity), ("more", more)) if value is not None}
+    if of not in TABLES:
+        raise InputError(f"`--of` must be one of {', '.join(TABLES)}, got {of!r}.")
+    if (wrong := misplaced(of, options)) is not None:
+        raise InputError(f"`--{wrong[0]}` goes with --of {wrong[1]}, got --of {of}.")
+    atlas = Catalogue(catalogue)
+    write_table(computed(atlas, of, options, confidence, selection), of, format, output)
+    if of == "frequencies":
+        _say_unseen(atlas, confidence, selection)
+
+
+def _say_unseen(atlas: Catalogue, confidence: float, selection: dict[str, Any]) -> None:
+    """A line for each sample on what its starts did not see."""
+    from enumerator import statistics
+
+    for row in statistics.unseen(atlas, confidence=confidence, **selection).to_pylist():
+        ends = "" if row["missing_low"] is None else f" ({row['missing_low']:.2g} to {row['missing_high']:.2g})"
+        bound = "" if row["missing_bound"] is None else f", at most {row['missing_bound']:.2g}"
+        settings = "" if row["settings"] == statistics.PLAIN else f", {row['settings']}"
+        say(
+            f"K = {row['students']}, M = {row['teachers']}, {row['dynamics']}, {row['law']}{settings}: "
+            f"of {row['starts']:,} starts {row['in_no_minimum']:,} ended in no minimum; the next ends in an unseen "
+            f"one with probability {row['missing_mass']:.2g}{ends}{bound}; {row['minima']} minima seen, "
+            f"Chao1 {row['chao1']:.1f} at least."
+        )
+
+
+def _plot(
+    catalogue: CatalogueArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the figures, made if needed.")
+    ],
+    kind: Annotated[str, typer.Option(help="Ending of the files: png, svg or pdf.")] = "png",
+    students: StudentsOption = None,
+    teachers: TeachersOption = None,
+    activation: ActivationOption = None,
+    landscape: LandscapeOption = None,
+    campaign: CampaignsOption = None,
+    dynamics: DynamicsOption = None,
+    dimension: DimensionOption = None,
+    scale: ScaleOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Draw all figures of the starts selected into a folder, and print their names.
+
+    For each landscape, dynamics and initial law: losses, orders, spectra, overlaps, accumulation, flow times, early
+    stops; and the share of the global minimum against the width.
+    """
+    from enumerator import plots
+
+    selection = {
+        "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
+        "campaign": campaign or None, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
+    }  # fmt: skip
+    for path in plots.plot_all(Catalogue(catalogue), output, kind, **selection):
+        print(path)

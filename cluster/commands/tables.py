@@ -1,0 +1,156 @@
+"""The commands that read: the tables, one minimum, SQL, early stops."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+from cluster.commands.describe import describe
+from cluster.commands.options import (
+    ActivationOption,
+    CampaignArgument,
+    CatalogueArgument,
+    DimensionOption,
+    DynamicsOption,
+    FormatOption,
+    LandscapeOption,
+    OutputOption,
+    ScaleOption,
+    SeedOption,
+    StudentsOption,
+    TeachersOption,
+    say,
+)
+from cluster.commands.output import choose_format, write_table, write_text
+from cluster.usage import program
+from enumerator.catalogue.catalogue import Catalogue
+from enumerator.catalogue.selection import COUNTED, counted_together
+from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
+
+_TABLES = {
+    "minima": ("The minima, with hits and frequency.", "atlas --students 17 --sort -frequency --limit 5"),
+    "saddles": ("The saddles that starts ended on.", "atlas --students 17 --teachers 17"),
+    "starts": ("Every start and what became of it.", "atlas --where \"outcome = 'unfinished'\" --format csv"),
+    "campaigns": ("The campaigns: landscape, dynamics, initial law, seed.", "atlas --format json"),
+    "landscapes": ("The landscapes.", "atlas --columns landscape_id,students,teachers"),
+}
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Enter the commands of this module."""
+    for kind, (help, example) in _TABLES.items():
+        app.command(kind, help=help, epilog=f"Example: enumerator {kind} {example}")(_selecting(kind))
+    for name, command, example in (
+        ("early-stops", _early_stops, "early-stops atlas relu.18.17.flow.d1000.s0 --gradient-norm 1e-4"),
+        ("show", _show, "show atlas relu.17.17.0247664"),
+        ("sql", _sql, 'sql atlas "select outcome, count(*) as n from starts group by outcome"'),
+    ):
+        app.command(name, epilog=f"Example: enumerator {example}")(command)
+
+
+def _choices(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _selecting(kind: str) -> Callable[..., None]:
+    """The command that prints the table `kind`, cut to what its options select."""
+
+    def command(
+        catalogue: CatalogueArgument,
+        students: StudentsOption = None,
+        teachers: TeachersOption = None,
+        activation: ActivationOption = None,
+        landscape: LandscapeOption = None,
+        campaign: Annotated[
+            str | None, typer.Option(metavar="NAME|ID", help="Only this campaign; hits count in it.")
+        ] = None,
+        dynamics: DynamicsOption = None,
+        dimension: DimensionOption = None,
+        scale: ScaleOption = None,
+        seed: SeedOption = None,
+        where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns.")] = None,
+        columns: Annotated[str | None, typer.Option(help="Columns to print, with commas between.")] = None,
+        sort: Annotated[str | None, typer.Option(help="Columns to sort by; -loss is loss descending.")] = None,
+        limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
+        format: FormatOption = None,
+        output: OutputOption = None,
+    ) -> None:
+        choose_format(format, output)
+        selection = {
+            "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
+            "campaign": campaign, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
+            "where": where, "columns": columns, "sort": sort, "limit": limit,
+        }  # fmt: skip
+        is_counted = kind in ("minima", "saddles")
+        if is_counted and columns is not None:
+            selection["columns"] = f"{columns},{','.join(COUNTED)}"
+        table = getattr(Catalogue(catalogue), kind)(**selection)
+        unlike = counted_together(table) if is_counted else []
+        if is_counted and columns is not None:
+            asked = {name.strip() for name in columns.split(",")}
+            table = table.drop_columns([name for name in COUNTED if name not in asked])
+        write_table(table, kind, format, output, all_columns=columns is not None)
+        if unlike:
+            named = ", ".join(unlike[:3]) + (f" and {len(unlike) - 3} more" if len(unlike) > 3 else "")
+            say(
+                f"note: no frequency where unlike campaigns are counted together: {named}. Choose by --campaign, "
+                f"--dynamics, --dimension or --scale; `{program()} stats {quote(catalogue)}` has the shares of each."
+            )
+
+    return command
+
+
+def _early_stops(
+    catalogue: CatalogueArgument,
+    campaign: CampaignArgument,
+    gradient_norm: Annotated[
+        float | None, typer.Option(help=f"A gradient norm to stop at: {_choices(GRADIENT_NORMS)}.")
+    ] = None,
+    flow_time: Annotated[float | None, typer.Option(help=f"Or a flow time: {_choices(FLOW_TIMES)}.")] = None,
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Frequencies by order as a solver that stops early would have reported them, beside the true ones.
+
+    `stopped` counts the starts at the stop, `hits` where they end, each with its share of all starts and a 95%
+    interval; those with a loss near zero stand apart.
+    """
+    from enumerator.statistics.early_stops import early_stops
+
+    choose_format(format, output)
+    write_table(early_stops(Catalogue(catalogue), campaign, gradient_norm, flow_time), "early-stops", format, output)
+
+
+def _show(
+    catalogue: CatalogueArgument,
+    minimum: Annotated[str, typer.Argument(metavar="MINIMUM", help="Its id or label.")],
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """One minimum or saddle: loss, verdicts, symmetry, frequency, and its overlaps Q and R.
+
+    Formats other than table have its whole row, `orbit_size` in digits besides.
+    """
+    format = choose_format(format, output)
+    found = Catalogue(catalogue).minimum_row(minimum)
+    if format == "table":
+        width = shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
+        write_text(describe(found.to_pylist()[0], width), output)
+    else:
+        write_table(found, None, format, output)
+
+
+def _sql(
+    catalogue: CatalogueArgument,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT statement.")],
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Any question: read-only SQL (DuckDB) on the tables landscapes, campaigns, minima, saddles and starts."""
+    choose_format(format, output)
+    write_table(Catalogue(catalogue).sql(query), None, format, output)

@@ -1,0 +1,195 @@
+"""Many campaigns from one file: its grid spelled out, and run one after the other in one Ray."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.inputs import FILES, Request, request, said_of
+from cluster.runs.driver import RunSummary, StoppedError, StopSignals, check_request, run_campaign
+from cluster.runs.grid_display import GridDisplay
+from cluster.runs.session import ray_session
+from enumerator.catalogue.campaign_names import name_of
+from enumerator.catalogue.catalogue import Catalogue
+from enumerator.catalogue.schema import campaign_file_schema
+from enumerator.errors import InputError
+from enumerator.parsing import shortened, shown
+
+# These may follow the number of teachers: K = M + 1, d = M.
+_TIED = re.compile(r"teachers\s*(?:\+\s*(\d{1,9}))?")
+# The most campaigns of a file: they are spelled out before the first begins, which takes a minute.
+MOST_CAMPAIGNS = 10_000
+_MAY_FOLLOW = ("students", "dimension")
+
+
+def expand(settings: dict[str, Any], folder: Path, options: dict[str, Any]) -> list[Request]:
+    """The campaigns of a campaign file with `grid`: every combination of its lists, in order, each campaign once.
+
+    `grid` is one table of lists, or several ([[grid]]) whose combinations are put together. A list of students or
+    dimensions may hold `teachers` or `teachers + n`, and be that text alone. `options` win over the file and its grid.
+    Raises InputError for names and values that are not allowed.
+    """
+    common = {name: value for name, value in settings.items() if name != "grid"} | options
+    grids = settings["grid"] if isinstance(settings["grid"], list) else [settings["grid"]]
+    spelled = [{name: _values(name, grid[name]) for name in grid if name not in options} for grid in grids]
+    count = sum(math.prod(map(len, lists.values())) for lists in spelled)
+    if count > MOST_CAMPAIGNS:
+        raise InputError(f"a grid has {MOST_CAMPAIGNS:,} campaigns at most, got {count:,}: take shorter lists.")
+    found: dict[str, Request] = {}
+    for lists in spelled:
+        for combination in product(*lists.values()):
+            chosen = common | dict(zip(lists, combination, strict=True))
+            for name in FILES:
+                if name in lists and chosen[name] != "orthonormal":
+                    chosen[name] = str(folder / chosen[name])
+            try:
+                wanted = request(_followed(chosen))
+            except InputError as error:
+                place = ", ".join(f"{name} = {value}" for name, value in zip(lists, combination, strict=True))
+                raise InputError(f"grid, at {shortened(place)}: {error}") from None
+            found.setdefault(wanted.campaign.id, wanted)
+    return list(found.values())
+
+
+def _values(name: str, values: Any) -> list[Any]:
+    from jsonschema import Draft202012Validator
+
+    schemas = campaign_file_schema()["properties"]
+    known = [key for key in schemas if key not in ("grid", "tolerances")]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise InputError(
+            f"grid: unknown setting `{shortened(name)}`: " + (f"did you mean `{close[0]}`?" if close else "see --help.")
+        )
+    if isinstance(values, str) and name in _MAY_FOLLOW:
+        values = [values]
+    if not isinstance(values, list) or not values:
+        raise InputError(f"grid: `{name}` must be a list of values, got {shown(values)}.")
+    validator = Draft202012Validator(schemas[name])
+    for value in values:
+        if isinstance(value, str) and name in _MAY_FOLLOW:
+            if not _TIED.fullmatch(value.strip()):
+                raise InputError(f'grid: `{name}` must hold numbers, "teachers" or "teachers + 1", got {shown(value)}.')
+        elif (error := next(validator.iter_errors(value), None)) is not None:
+            raise InputError(f"grid: `{name}`: {said_of(error)}.")
+    return values
+
+
+def _followed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with numbers for what follows the number of teachers."""
+    result = dict(settings)
+    for name in _MAY_FOLLOW:
+        if isinstance(result.get(name), str):
+            if not isinstance(result.get("teachers"), int):
+                raise InputError(f"`{name}` follows the teachers: give `teachers` too.")
+            match = _TIED.fullmatch(result[name].strip())
+            result[name] = result["teachers"] + int((match and match[1]) or 0)
+    return result
+
+
+@dataclass(frozen=True)
+class GridSummary:
+    """What became of the campaigns: a summary for each that was begun, and why it ended where it was cut short."""
+
+    requests: tuple[Request, ...]
+    summaries: tuple[RunSummary, ...]
+    seconds: float
+    # Whether a signal came, also between two campaigns.
+    signalled: bool = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal cut it short."""
+        is_cut = len(self.summaries) < len(self.requests) and self.signalled
+        return is_cut or any(summary.interrupted for summary in self.summaries)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the time limit did."""
+        return any(summary.timed_out for summary in self.summaries) or (
+            len(self.summaries) < len(self.requests) and not self.interrupted
+        )
+
+    def table(self) -> pa.Table:
+        """A row for each campaign: its settings, and how far it is."""
+        rows = []
+        for position, wanted in enumerate(self.requests):
+            tally = self.summaries[position].tally if position < len(self.summaries) else None
+            landscape = wanted.campaign.landscape
+            rows.append(
+                {
+                    "students": landscape.students,
+                    "teachers": landscape.teachers,
+                    "dynamics": wanted.campaign.dynamics.name,
+                    "activation": landscape.activation,
+                    "seed": wanted.campaign.seed,
+                    "asked": wanted.starts,
+                    "starts": tally.done if tally else 0,
+                    "minima": tally.minima if tally else 0,
+                    "unfinished": tally.unfinished if tally else 0,
+                    "campaign_name": name_of(wanted.campaign),
+                    "campaign_id": wanted.campaign.id,
+                }
+            )
+        return pa.Table.from_pylist(rows)
+
+
+def run_grid(
+    requests: list[Request],
+    catalogue: Catalogue,
+    workers: int | None = None,
+    device: str = "auto",
+    progress: str = "auto",
+    address: str | None = None,
+    time_limit: float | None = None,
+) -> GridSummary:
+    """Run campaigns one after the other, as `run_campaign` does; Ray starts once. Ctrl-C and the limit end them all.
+
+    Raises as `run_campaign` does, for any of them before the first begins.
+    """
+    device = check_requests(requests, workers, device, address)
+    began, summaries = time.monotonic(), list[RunSummary]()
+    titled = [(name_of(wanted.campaign), wanted) for wanted in requests]
+    session = ray_session(address, workers, device)
+    with (
+        GridDisplay(progress, titled) as shown,
+        StopSignals() as stop,
+        suppress(StoppedError),
+        stop.entering(session),
+    ):
+        for position, wanted in enumerate(requests):
+            left = None if time_limit is None else time_limit - (time.monotonic() - began)
+            if stop.asked or (left is not None and left <= 0):
+                break
+            summary = run_campaign(
+                wanted.campaign,
+                wanted.starts,
+                catalogue,
+                workers,
+                device,
+                wanted.shard_size,
+                shown.display(position),
+                address,
+                left,
+            )
+            shown.finished(position, summary.tally)
+            summaries.append(summary)
+            if summary.interrupted or summary.timed_out:
+                break
+    return GridSummary(tuple(requests), tuple(summaries), time.monotonic() - began, stop.asked)
+
+
+def check_requests(requests: list[Request], workers: int | None, device: str, address: str | None) -> str:
+    """The device to use. Raises InputError for what cannot be run."""
+    for wanted in requests:
+        device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
+    return device

@@ -1,0 +1,238 @@
+"""How far a run is: a bar on a terminal, a plain line now and then elsewhere, JSON for machines. On stderr, always."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from enumerator.catalogue.campaign_names import name_of
+from enumerator.errors import InputError
+from enumerator.problem import Campaign
+
+DISPLAYS = ("auto", "bar", "lines", "json", "none")
+# Seconds between two lines in a log: often enough to see that it lives, seldom enough to read.
+LINE_INTERVAL = 10.0
+# Seconds between two lines for machines: what watches many runs looks about so often.
+JSON_INTERVAL = 1.0
+# Time after the first shards, in units of what those took, from which on the others tell how fast a run is.
+SETTLED = 0.5
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Where a campaign stands: of `asked` starts `done` are committed, `fresh` of them by this run."""
+
+    asked: int
+    done: int = 0
+    fresh: int = 0
+    minima: int = 0
+    unfinished: int = 0
+
+    def text(self) -> str:
+        """Starts, distinct minima, unfinished."""
+        return ", ".join([self.starts(), *self.found()])
+
+    def starts(self) -> str:
+        """How many of how many."""
+        return f"{self.done:,} of {self.asked:,} starts"
+
+    def found(self) -> list[str]:
+        """Distinct minima, and unfinished starts if there are any."""
+        minima = f"{self.minima} distinct {'minimum' if self.minima == 1 else 'minima'}"
+        return [minima, f"{self.unfinished} unfinished"] if self.unfinished else [minima]
+
+
+class Pace:
+    """Rate and time left of a run.
+
+    Both leave out what comes first, after all was started and compiled, and are unknown until so much time has passed
+    since then that the other shards of that moment do not decide.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.first: tuple[float, int] | None = None
+
+    def measure(self, tally: Tally) -> tuple[float, float | None, float | None]:
+        """Seconds since the beginning, starts per second, and seconds left; the last two None as long as unknown."""
+        now = time.monotonic()
+        if not tally.fresh:
+            return now - self.began, None, None
+        since, before = self.first = self.first or (now, tally.fresh)
+        if tally.fresh == before or now - since < (since - self.began) * SETTLED:
+            return now - self.began, None, None
+        rate = (tally.fresh - before) / max(now - since, 1e-3)
+        return now - self.began, rate, max(tally.asked - tally.done, 0) / rate
+
+    def text(self, tally: Tally) -> str:
+        """The tally, with rate and time left."""
+        seconds, rate, left = self.measure(tally)
+        if rate is None or left is None:
+            pace = [f"{duration_text(seconds)}, the workers are at it"]
+        else:
+            pace = [f"{rate:.3g}/s", f"{duration_text(left)} left"]
+        return ", ".join([tally.starts(), *pace, *tally.found()])
+
+
+class Display(Protocol):
+    """Shows the tally of a run, again and again."""
+
+    def show(self, tally: Tally) -> None:
+        """Bring the display up to date."""
+        ...
+
+    def close(self, tally: Tally) -> None:
+        """Show no more: this is where the run ended."""
+        ...
+
+
+class Bar:
+    """A bar that redraws itself."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.pace = Pace()
+        columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
+        self.progress = Progress(*columns, console=Console(file=stream), transient=True)
+        self.task = self.progress.add_task("starting the workers", total=None)
+        self.progress.start()
+
+    def show(self, tally: Tally) -> None:
+        """Redraw."""
+        self.progress.update(self.task, total=tally.asked, completed=tally.done, description=self.pace.text(tally))
+
+    def close(self, tally: Tally) -> None:
+        """Take the bar away: what was done is told at the end."""
+        self.progress.stop()
+
+
+class Lines:
+    """A line every LINE_INTERVAL seconds, for logs and pipes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.pace = Pace()
+        self.printed = time.monotonic()
+
+    def show(self, tally: Tally) -> None:
+        """Print if it is time."""
+        text = self.pace.text(tally)
+        now = time.monotonic()
+        if now - self.printed >= LINE_INTERVAL:
+            self.printed = now
+            print(text, file=self.stream, flush=True)
+
+    def close(self, tally: Tally) -> None:
+        """Nothing is pending."""
+
+
+class JsonLines:
+    """For machines: a JSON object on a line when the first shards are out, when something was committed, at the end.
+
+    At most one every JSON_INTERVAL seconds, the last apart. The keys: campaign_id and campaign_name; done and asked,
+    starts; rate, starts per second, and seconds_left, both null until some time after the first commit; minima,
+    distinct ones; unfinished, starts.
+    """
+
+    def __init__(self, stream: TextIO, campaign: Campaign) -> None:
+        self.stream, self.names = stream, {"campaign_id": campaign.id, "campaign_name": name_of(campaign)}
+        self.pace = Pace()
+        self.printed: tuple[float, Tally] | None = None
+
+    def show(self, tally: Tally) -> None:
+        """Print if there is news, and it is time."""
+        _, rate, left = self.pace.measure(tally)
+        if self.printed is None or (tally != self.printed[1] and time.monotonic() - self.printed[0] >= JSON_INTERVAL):
+            self._print(tally, rate, left)
+
+    def close(self, tally: Tally) -> None:
+        """Print where the run ended."""
+        if self.printed is None or tally != self.printed[1]:
+            self._print(tally, *self.pace.measure(tally)[1:])
+
+    def _print(self, tally: Tally, rate: float | None, left: float | None) -> None:
+        self.printed = (time.monotonic(), tally)
+        line = {
+            **self.names,
+            "done": tally.done,
+            "asked": tally.asked,
+            "rate": None if rate is None else float(f"{rate:.4g}"),
+            "seconds_left": None if left is None else round(left, 1),
+            "minima": tally.minima,
+            "unfinished": tally.unfinished,
+        }
+        print(json.dumps(line), file=self.stream, flush=True)
+
+
+class Silent:
+    """Shows nothing."""
+
+    def show(self, tally: Tally) -> None:
+        """Show nothing."""
+
+    def close(self, tally: Tally) -> None:
+        """Nothing is pending."""
+
+
+class Parts:
+    """Which part of a job is at work, how fast, and how long it will take: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.part, self.began, self.printed = "", 0.0, time.monotonic()
+        self.bar: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
+            self.task = self.bar.add_task("opening the catalogue", total=None)
+            self.bar.start()
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        """Show that of a part `done` of `total` are done."""
+        now = time.monotonic()
+        if part != self.part:
+            self.part, self.began = part, now
+        text = f"{part}: {done:,} of {total:,}"
+        if done:
+            rate = done / max(now - self.began, 1e-3)
+            text += f", {rate:.3g}/s, {duration_text((total - done) / rate)} left"
+        if self.bar is not None:
+            self.bar.update(self.task, total=total, completed=done, description=text)
+        elif now - self.printed >= LINE_INTERVAL:
+            self.printed = now
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def check_display(name: str) -> str:
+    """The name of a display. Raises InputError for any other."""
+    if name not in DISPLAYS:
+        raise InputError(f"`progress` must be one of {', '.join(DISPLAYS)}, got {name!r}.")
+    return name
+
+
+def display(name: str, campaign: Campaign) -> Display:
+    """The display of this name on stderr; `auto` is a bar on a terminal, lines elsewhere. Raises InputError."""
+    check_display(name)
+    if name == "auto":
+        name = "bar" if sys.stderr.isatty() else "lines"
+    if name == "json":
+        return JsonLines(sys.stderr, campaign)
+    return {"bar": Bar, "lines": Lines}[name](sys.stderr) if name != "none" else Silent()
+
+
+def duration_text(seconds: float) -> str:
+    """1:02:03, 2:03 or 3 s."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

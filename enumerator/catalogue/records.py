@@ -1,0 +1,347 @@
+"""Arrays to Arrow tables and back, to the schemas: matrices are flat lists, row-major, beside their sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from enumerator.catalogue.schema import table_schema
+from enumerator.errors import CatalogueError, InputError, SolverError
+from enumerator.parsing import parsing
+from enumerator.points import StationaryPoint
+from enumerator.problem import Campaign, Landscape
+from enumerator.starts import Lingering, Outcome, ShardResult
+
+# The names of the outcomes, in the order of their values.
+OUTCOMES = tuple(outcome.name.lower() for outcome in Outcome)
+
+
+@cache
+def software_version() -> str:
+    """Version of this package and of jax, as every row records it."""
+
+    return f"enumerator {installed_version('enumerator')}, jax {installed_version('jax')}"
+
+
+def installed_version(package: str) -> str:
+    """The version of a package, `0+unknown` for a copy that was not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def to_table(name: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows of the table `name` as Arrow. Raises SolverError where a column that must not be null is."""
+    return _complete(name, pa.Table.from_pylist(list(rows), schema=table_schema(name).arrow))
+
+
+def _complete(name: str, table: pa.Table) -> pa.Table:
+    for field in table.schema:
+        if not field.nullable and table[field.name].null_count:
+            raise SolverError(f"column {field.name} of table {name} has no value in some row, and must have one.")
+    return table
+
+
+def settings_of(campaign_id: str, text: str) -> dict[str, Any]:
+    """The stored settings of a campaign, in JSON. Raises CatalogueError for what is none, or of another form."""
+    with parsing("the settings of a campaign", f"those of {campaign_id}", kind=CatalogueError):
+        settings = json.loads(text)
+        if not set(settings) >= {"landscape", "dynamics", "law", "seed", "tolerances"}:
+            raise ValueError("they are of another form")
+        return settings
+
+
+def from_table(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table: numbers, strings, None; a float64 array for each list of numbers, a list if it has gaps."""
+    table = table.combine_chunks()
+    columns = [_values(table[name]) for name in table.column_names]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(table.column_names, values, strict=True))
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    if not pa.types.is_list(column.type):
+        return column.to_pylist()
+    if not pa.types.is_floating(column.type.value_type) or any(chunk.flatten().null_count for chunk in column.chunks):
+        return column.to_pylist()
+    values: list[Any] = []
+    for chunk in column.chunks:
+        entries = chunk.values.to_numpy(zero_copy_only=False)
+        offsets = chunk.offsets.to_numpy()
+        present = chunk.is_valid().to_numpy(zero_copy_only=False)
+        values += [entries[a:b] if p else None for a, b, p in zip(offsets[:-1], offsets[1:], present, strict=True)]
+    return values
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _flat(matrix: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    return None if matrix is None else np.ascontiguousarray(matrix, dtype=np.float64).ravel()
+
+
+def landscape_row(landscape: Landscape, created_at: datetime) -> dict[str, Any]:
+    """The row of table `landscapes`."""
+    return {
+        "landscape_id": landscape.id,
+        "students": landscape.students,
+        "teachers": landscape.teachers,
+        "activation": landscape.activation,
+        "activation_slope": landscape.activation_slope,
+        "constraint": landscape.constraint,
+        "second_layer": landscape.second_layer,
+        "T": _flat(landscape.T),
+        "teacher_rank": landscape.teacher_rank,
+        "created_at": created_at,
+    }
+
+
+def landscape_from_row(row: dict[str, Any]) -> Landscape:
+    """Inverse of `landscape_row`. Raises CatalogueError if the row does not give the id that it is stored under."""
+    landscape = Landscape(
+        students=row["students"],
+        teachers=row["teachers"],
+        T=np.reshape(row["T"], (row["teachers"], row["teachers"])),
+        activation=row["activation"],
+        activation_slope=row["activation_slope"],
+        constraint=row["constraint"],
+        second_layer=row["second_layer"],
+    )
+    if landscape.id != row["landscape_id"]:
+        raise CatalogueError(f"landscape {row['landscape_id']} reads back as {landscape.id}: its row was altered.")
+    return landscape
+
+
+def landscape_among(landscapes: pa.Table, landscape_id: str) -> Landscape:
+    """The landscape of this id in the rows of table `landscapes`. Raises InputError if there is none."""
+    for row in from_table(landscapes):
+        if row["landscape_id"] == landscape_id:
+            return landscape_from_row(row)
+    raise InputError(f"no landscape {landscape_id!r} in this catalogue: `enumerator landscapes` lists them.")
+
+
+def campaign_json(campaign: Campaign) -> str:
+    """The settings of a campaign as they are stored and compared."""
+    return json.dumps(campaign.to_dict(), sort_keys=True, allow_nan=False)
+
+
+def campaign_row(campaign: Campaign, shard_size: int, device: str, created_at: datetime) -> dict[str, Any]:
+    """The row of table `campaigns` at registration."""
+    return {
+        "campaign_id": campaign.id,
+        "landscape_id": campaign.landscape.id,
+        "campaign": campaign_json(campaign),
+        "status": "running",
+        "starts": 0,
+        "created_at": created_at,
+        "finished_at": None,
+        "software": software_version(),
+        "device": device,
+        "shard_size": shard_size,
+    }
+
+
+def overlaps_table(campaign: Campaign) -> pa.Table:
+    """The rows of table `initial_overlaps` of a campaign that starts from given overlaps."""
+    law, landscape = campaign.law, campaign.landscape
+    if law.Q is None or law.R is None:
+        raise SolverError(f"campaign {campaign.id} does not start from given overlaps.")
+    n = len(law.Q)
+
+    def matrices(values: NDArray[np.float64]) -> pa.Array:
+        size = values[0].size
+        return pa.ListArray.from_arrays(pa.array(np.arange(0, (n + 1) * size, size, dtype=np.int32)), values.ravel())
+
+    columns = {
+        "campaign_id": pa.repeat(campaign.id, n),
+        "start_index": np.arange(n),
+        "students": np.full(n, landscape.students, np.int32),
+        "teachers": np.full(n, landscape.teachers, np.int32),
+        "Q": matrices(law.Q),
+        "R": matrices(law.R),
+    }
+    return _complete("initial_overlaps", pa.table(columns).cast(table_schema("initial_overlaps").arrow))
+
+
+def point_row(
+    point: StationaryPoint, name: str, label: str, campaign: Campaign, created_at: datetime
+) -> dict[str, Any]:
+    """The row of table `minima` or `saddles` for a point that `campaign` found first; `name` is its minimum_id."""
+    return point_columns(point) | {
+        "minimum_id": name,
+        "label": label,
+        "first_campaign_id": campaign.id,
+        "created_at": created_at,
+        "software": software_version(),
+    }
+
+
+def point_columns(point: StationaryPoint) -> dict[str, Any]:
+    """The columns of a row that follow from the point itself: all but its names, and who found it when."""
+    landscape = point.landscape
+    return {
+        "landscape_id": landscape.id,
+        "students": landscape.students,
+        "teachers": landscape.teachers,
+        "activation": landscape.activation,
+        "constraint": landscape.constraint,
+        "second_layer": landscape.second_layer,
+        "loss": _finite(point.loss),
+        "gradient_norm": _finite(point.gradient_norm),
+        "verdict": point.verdict,
+        "verdict_above": point.verdict_above,
+        "anti_aligned": point.anti_aligned,
+        "effective_students": point.effective_students,
+        "Q": _flat(point.Q),
+        "R": _flat(point.R),
+        "second_layer_weights": _flat(point.second_layer_weights),
+        "hessian_min": _finite(point.hessian_min),
+        "hessian_max": _finite(point.hessian_max),
+        "hessian_spectrum": _flat(point.hessian_spectrum),
+        "perpendicular_min": _finite(point.perpendicular_min),
+        "perpendicular_spectrum": _flat(point.perpendicular_spectrum),
+        "flat_dimension": point.flat_dimension,
+        "splitting_min": point.splitting_min,
+        "splitting_min_perpendicular": point.splitting_min_perpendicular,
+        "isotropy": point.isotropy,
+        "orbit_size_log10": point.orbit_size_log10,
+        "family": point.family,
+        "radius": float(point.radius),
+    }
+
+
+def point_from_row(row: dict[str, Any], landscape: Landscape) -> StationaryPoint:
+    """Inverse of `point_row`, from a row of `from_table`: W = R V^{+T} is rebuilt, a null eigenvalue is NaN."""
+    K = row["effective_students"]
+    Q, R = np.reshape(row["Q"], (K, K)), np.reshape(row["R"], (K, landscape.teachers))
+    return StationaryPoint(
+        landscape=landscape,
+        W=reduced_weights(Q, R, landscape),
+        Q=Q,
+        R=R,
+        loss=row["loss"],
+        gradient_norm=row["gradient_norm"],
+        verdict=row["verdict"],
+        verdict_above=row["verdict_above"],
+        anti_aligned=row["anti_aligned"],
+        effective_students=K,
+        hessian_min=_number(row["hessian_min"]),
+        hessian_max=_number(row["hessian_max"]),
+        hessian_spectrum=row["hessian_spectrum"],
+        perpendicular_min=_number(row["perpendicular_min"]),
+        perpendicular_spectrum=row["perpendicular_spectrum"],
+        flat_dimension=row["flat_dimension"],
+        splitting_min=row["splitting_min"],
+        splitting_min_perpendicular=row["splitting_min_perpendicular"],
+        radius=row["radius"],
+        isotropy=row["isotropy"],
+        orbit_size_log10=row["orbit_size_log10"],
+        family=row["family"],
+        second_layer_weights=row["second_layer_weights"],
+    )
+
+
+def reduced_weights(Q: NDArray[np.float64], R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.float64]:
+    """W (K, r + p) of a stationary point with overlaps Q (K, K), R (K, M), in the basis of `teacher_factor`.
+
+    p dimensions outside the span of the teachers, which only constrained students have.
+    """
+    # For orthonormal teachers V is the identity: no rounding enters.
+    W = R if landscape.is_orthonormal else np.asarray(R @ np.linalg.pinv(landscape.teacher_factor).T, np.float64)
+    if landscape.equations.manifold.is_free:
+        return W
+    return np.concatenate([W, _perpendicular_part(Q - W @ W.T)], axis=1)
+
+
+# A part outside the span of the teachers is none below this: its square is 1e-12, a hundred times the rounding of Q.
+_PERPENDICULAR = 1e-6
+
+
+def _perpendicular_part(S: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X (K, p) with X X^T = S (K, K), p its rank."""
+    values, vectors = np.linalg.eigh(S)
+    kept = values > _PERPENDICULAR**2
+    return vectors[:, kept] * np.sqrt(values[kept])
+
+
+def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
+    """The rows of table `starts`; `point_ids` names the stationary points of the result, in order.
+
+    Raises SolverError where a start that converged, or ended on a saddle, names no point.
+    """
+    campaign, starts = result.campaign, result.starts
+    outcome = np.asarray(starts.outcome)
+    unnamed = np.isin(outcome, [Outcome.CONVERGED, Outcome.SADDLE]) & (np.asarray(starts.point) < 0)
+    if unnamed.any():
+        raise SolverError(f"start {starts.index[unnamed][0]} of {campaign.id} ended in a point that is not given.")
+    kept = np.isin(outcome, [Outcome.UNFINISHED, Outcome.DIVERGED])
+    names = np.array([*point_ids, None], dtype=object)[np.asarray(starts.point)]
+    count = len(outcome)
+
+    def number(values: NDArray[np.float64]) -> pa.Array:
+        return pa.array(values, pa.float64(), mask=~np.isfinite(values))
+
+    def matrices(values: NDArray[np.float64]) -> list[NDArray[np.float64] | None]:
+        return [_flat(matrix) if keep else None for matrix, keep in zip(values, kept, strict=True)]
+
+    def named(which: Outcome) -> pa.Array:
+        return pa.array(names, pa.string(), mask=outcome != which)
+
+    layer_type = table_schema("starts").arrow.field("second_layer").type
+    columns = {
+        "campaign_id": [campaign.id] * count,
+        "start_index": starts.index,
+        "landscape_id": [campaign.landscape.id] * count,
+        "minimum_id": named(Outcome.CONVERGED),
+        "outcome": [OUTCOMES[code] for code in outcome],
+        "loss": number(starts.loss),
+        "gradient_norm": number(starts.gradient_norm),
+        "anti_aligned": pa.array(starts.anti_aligned, pa.int32(), mask=np.asarray(starts.anti_aligned) < 0),
+        "flow_time": number(starts.flow_time),
+        "evaluations": starts.evaluations,
+        "distance": number(starts.distance),
+        "Q": matrices(starts.Q),
+        "R": matrices(starts.R),
+        "saddle_id": named(Outcome.SADDLE),
+        "stop_flow_time": _lists(starts.stop_flow_time, pa.float64()),
+        "stop_loss": _lists(starts.stop_loss, pa.float64()),
+        "stop_anti_aligned": _lists(starts.stop_anti_aligned, pa.int32()),
+        **_lingering_columns(result, point_ids),
+        "distance_error": number(starts.distance_error),
+        "second_layer": matrices(starts.second_layer) if starts.second_layer.size else pa.nulls(count, layer_type),
+    }
+    return _complete("starts", pa.table(columns, schema=table_schema("starts").arrow))
+
+
+def _lists(values: NDArray[np.float64] | NDArray[np.int32], kind: pa.DataType) -> pa.Array:
+    """A list of fixed length (n, m) in each row, with null for what is not finite, or negative among whole numbers."""
+    valid = values >= 0 if pa.types.is_integer(kind) else np.isfinite(values)
+    entries = pa.array(values.ravel(), kind, mask=~valid.ravel())
+    return pa.ListArray.from_arrays(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1], entries)
+
+
+def _lingering_columns(result: ShardResult, point_ids: Sequence[str]) -> dict[str, list[list[Any]]]:
+    """For each start the saddles that it lingered on, in order of time, for how long, and at which gradient norm."""
+    rows: dict[int, list[Lingering]] = {int(index): [] for index in result.starts.index}
+    for entry in sorted(result.lingerings, key=lambda entry: entry.entered):
+        rows[entry.start].append(entry)
+    return {
+        "lingered_on": [[point_ids[entry.point] for entry in entries] for entries in rows.values()],
+        "lingered_for": [[entry.left - entry.entered for entry in entries] for entries in rows.values()],
+        "lingered_norm": [[entry.gradient_norm for entry in entries] for entries in rows.values()],
+        "lingered_distance": [[entry.distance for entry in entries] for entries in rows.values()],
+    }

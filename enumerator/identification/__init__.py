@@ -1,0 +1,1 @@
+"""Networks that users give: how they are read, and which minimum they are at or near."""

@@ -1,0 +1,1 @@
+"""Files that last: where they lie, written whole or not at all, checked when they are read, and SQL over them."""

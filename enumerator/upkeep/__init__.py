@@ -1,0 +1,1 @@
+"""A catalogue over the years: merged, exported, imported, migrated, made smaller."""

@@ -1,0 +1,99 @@
+"""One minimum in full: its orbit counted exactly, and its row in every format."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from cluster.cli import run_command
+from enumerator.catalogue.orbits import isotropy_order
+from enumerator.problem import Campaign, Landscape
+from enumerator.symmetry.canonical import canonical_form
+from tests.support.stand_ins import commit, make_campaign, make_point, make_result, new_catalogue
+
+SIZES = {
+    # K = M: (isotropy, exact size of the orbit)
+    17: ("S17", math.factorial(17)),
+    24: ("S23 x S1", math.factorial(24) * 24),
+    8: ("order 10 on 5+3, students S2", math.factorial(8) ** 2 // 20),
+}
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory):
+    """A minimum with the isotropy and orbit size of each row of SIZES, by its K."""
+    atlas = new_catalogue(tmp_path_factory.mktemp("show") / "atlas")
+    for K, (isotropy, size) in SIZES.items():
+        campaign = Campaign(Landscape(K, K))
+        atlas.register(campaign, 10, "cpu")
+        point = make_point(campaign.landscape, K / 100, isotropy=isotropy, orbit_size_log10=math.log10(size))
+        atlas.commit_shard(make_result(campaign, 0, 10, [point]), 0, 10)
+    return atlas
+
+
+@pytest.mark.parametrize("K", SIZES)
+def test_the_size_of_an_orbit_is_shown_exactly(atlas, capsys, K):
+    label = atlas.minima(students=K)["label"][0].as_py()
+    assert run_command(["show", atlas.store.address, label]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("orbit size")]
+    assert line.split()[-1] == str(SIZES[K][1])
+
+
+def test_an_orbit_of_other_teachers_counts_their_permutations_alone(tmp_path):
+    campaign = make_campaign(4, 4, T=np.diag([1.0, 1.0, 2.0, 3.0]))
+    atlas = new_catalogue(tmp_path / "atlas")
+    atlas.register(campaign, 10, "cpu")
+    point = make_point(campaign.landscape, 0.3, isotropy="S1^4", orbit_size_log10=math.log10(48))
+    atlas.commit_shard(make_result(campaign, 0, 10, [point]), 0, 10)
+    assert atlas.minimum(atlas.minima()["label"][0].as_py())["orbit_size"] == "48"
+
+
+def test_what_contradicts_itself_is_no_exact_number(tmp_path):
+    campaign = make_campaign()
+    atlas = new_catalogue(tmp_path / "atlas")
+    atlas.register(campaign, 10, "cpu")
+    commit(atlas, campaign, 0, 10, [0.1])
+    (label,) = atlas.minima()["label"].to_pylist()
+    assert atlas.minimum(label)["orbit_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("Q", "R", "T"),
+    [
+        (np.eye(6), np.eye(6), np.eye(6)),
+        (np.eye(3), np.ones((3, 1)), np.eye(1)),
+        (
+            np.eye(6),
+            np.eye(6, 4),
+            np.eye(4) + 0.1 * (np.eye(4, k=1) + np.eye(4, k=-1) + np.eye(4, k=3) + np.eye(4, k=-3)),
+        ),
+        (np.diag([1.0, 1.0, 2.0, 2.0]), np.eye(4), np.eye(4)),
+    ],
+    ids=["S6", "students alone", "square and students", "powers"],
+)
+def test_names_of_groups_tell_their_orders(Q, R, T):
+    form = canonical_form(Q, R, T, 1e-9)
+    assert isotropy_order(form.isotropy) == form.stabiliser_order
+
+
+def test_an_unknown_name_tells_none():
+    assert isotropy_order("S_2 x S_1") is None
+
+
+def test_a_minimum_is_shown_in_every_format(atlas, capsys, tmp_path):
+    label = atlas.minima(students=17)["label"][0].as_py()
+    show = ["show", atlas.store.address, label]
+    assert run_command([*show, "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    stored = atlas.minimum(label)
+    assert list(row) == list(stored) and row["Q"] == stored["Q"]
+    assert row["orbit_size"] == str(math.factorial(17))
+    assert run_command([*show, "-o", str(tmp_path / "minimum.parquet")]) == 0
+    assert pa.parquet.read_table(tmp_path / "minimum.parquet").equals(atlas.minimum_row(label))
+    assert run_command([*show]) == 0
+    text = capsys.readouterr().out
+    assert run_command([*show, "-o", str(tmp_path / "minimum.txt")]) == 0
+    assert (tmp_path / "minimum.txt").read_text() == text

@@ -1,0 +1,111 @@
+"""The nearest known point to given weights, against all permutations of students and teachers."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from enumerator import Landscape, Tolerances
+from enumerator.identification.nearest import nearest_point
+from enumerator.minima.polish import nearest_stationary
+from enumerator.minima.recognition import Recogniser
+from enumerator.minima.stability import examine
+from tests.support.networks import teacher_group
+
+CIRCULANT = np.eye(4) + 0.3 * np.roll(np.eye(4), 1, axis=0) + 0.3 * np.roll(np.eye(4), -1, axis=0)
+LANDSCAPES = {
+    "orthonormal": Landscape(4, 4),
+    "fewer teachers": Landscape(5, 4),
+    "two classes": Landscape(4, 4, np.diag([1.0, 1.0, 2.0, 2.0])),
+    # No two neighbours can be exchanged, but all four turned round.
+    "a ring": Landscape(4, 4, CIRCULANT),
+    "no symmetry": Landscape(4, 4, np.diag([1.0, 1.1, 1.2, 1.3])),
+}
+
+
+def by_all_permutations(W, point):
+    """The least distance of W (K, r) to a copy of the point."""
+    T, inverse = point.landscape.T, np.linalg.pinv(point.landscape.teacher_factor).T
+    R = W @ point.landscape.teacher_factor.T
+    distances = [
+        np.linalg.norm((R - point.R[np.ix_(students, teachers)]) @ inverse)
+        for teachers in teacher_group(T)
+        for students in permutations(range(len(W)))
+    ]
+    return min(distances)
+
+
+@pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=LANDSCAPES)
+def test_it_is_the_nearest_of_all_copies_of_all_points(landscape):
+    rng = np.random.default_rng(0)
+    shape = landscape.students, landscape.teacher_rank
+    points = [examine(rng.normal(size=shape), landscape, Tolerances()) for _ in range(3)]
+    for noise in (0.02, 0.5, 2.0):
+        W = points[1].W[rng.permutation(len(points[1].W))] + noise * rng.normal(size=shape)
+        distances = [by_all_permutations(W, point) for point in points]
+        found = nearest_point(W, points, landscape)
+        assert found.position == int(np.argmin(distances))
+        assert found.distance == pytest.approx(min(distances), rel=1e-12)
+        assert found.proven
+
+
+def anti_aligned(k):
+    """The minimum of K = M = 8 with k anti-aligned students."""
+    landscape, W = Landscape(8, 8), np.eye(8) + 0.1
+    W[np.arange(k), np.arange(k)] = -0.7
+    point = examine(nearest_stationary(landscape.g, W, np.eye(8))[0], landscape, Tolerances())
+    assert (point.verdict, point.anti_aligned) == ("minimum", k)
+    return point
+
+
+@pytest.fixture(scope="module")
+def minima():
+    return [examine(np.eye(8), Landscape(8, 8), Tolerances()), *map(anti_aligned, (1, 2, 8))]
+
+
+# Which of the four minima is nearest to the weights of a seed, and at what distance: the best assignment of students
+# for each of the 40,320 orders of the teachers.
+TRUTH = {0: (2, 2.990771065), 6: (2, 3.77775792), 17: (2, 5.435499292), 23: (2, 6.920558439)}
+
+
+@pytest.mark.parametrize(("seed", "expected"), TRUTH.items(), ids=map(str, TRUTH))
+def test_far_from_all_minima_it_is_still_the_nearest(minima, seed, expected):
+    """Random weights, and minima with noise: one local search from each finds another minimum, or a farther copy."""
+    rng = np.random.default_rng(seed)
+    if seed % 2:
+        centre = minima[1 + seed % 3].W[rng.permutation(8)][:, rng.permutation(8)]
+        W = centre + 0.1 * (1 + seed / 3) * rng.normal(size=(8, 8))
+    else:
+        W = rng.normal(size=(8, 8)) * (0.4 + 0.03 * seed)
+    found = nearest_point(W, minima, Landscape(8, 8))
+    assert found.position == expected[0]
+    assert found.distance == pytest.approx(expected[1], abs=1e-8)
+    assert found.proven
+    assert nearest_point(W, minima, Landscape(8, 8), thorough=False).distance >= found.distance - 1e-12
+    once = [Recogniser(Landscape(8, 8)).distance(W, point) for point in minima]
+    assert min(once) > found.distance + 0.05
+
+
+def test_where_not_all_is_tried_the_distance_is_an_upper_bound():
+    """K = M = 12: half a billion orders of teachers. At a minimum its ball proves the distance, elsewhere nothing."""
+    landscape, rng = Landscape(12, 12), np.random.default_rng(0)
+    zero = examine(np.eye(12), landscape, Tolerances())
+    other = examine(rng.normal(size=(12, 12)), landscape, Tolerances())
+    W = np.eye(12)[rng.permutation(12)] + 1e-5 * rng.normal(size=(12, 12))
+    assert nearest_point(W, [zero, other], landscape).proven
+    far = nearest_point(rng.normal(size=(12, 12)), [other], landscape)
+    assert not far.proven
+    hidden = other.W[rng.permutation(12)][:, rng.permutation(12)] + 0.3 * rng.normal(size=(12, 12))
+    assert nearest_point(hidden, [zero, other], landscape)[:2] == (1, pytest.approx(0.3 * 12, rel=0.2))
+
+
+def test_a_flat_family_of_positive_loss_has_a_distance_too():
+    """A student of two neurons that the three of W share: each third of the way along it."""
+    landscape = Landscape(3, 2)
+    two = np.array([[0.9, 0.2], [-0.1, 1.1]])
+    family = examine(two, landscape, Tolerances())
+    assert (family.loss > 1e-3, len(family.W)) == (True, 2)
+    W = np.array([0.3 * two[0], two[1], 0.7 * two[0]])[:, ::-1]
+    found = nearest_point(W, [family], landscape)
+    assert found.distance < 1e-12
+    assert not found.proven

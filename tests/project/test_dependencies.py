@@ -1,0 +1,81 @@
+"""What the first command installs is all that the library, its command and the pages of the README use."""
+
+import ast
+import re
+import tomllib
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.support.project import PROJECT, modules, named, packages_of
+
+PINNED = {line.partition("==")[0].lower() for line in (PROJECT / "constraints.txt").read_text().splitlines()}
+DEPENDENCIES = [
+    Requirement(entry) for entry in tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+]
+INSTALLED = {requirement.name.replace("_", "-").lower() for requirement in DEPENDENCIES}
+# Packages that come with one of the dependencies for good: it is made of them.
+WITHIN = {
+    "starlette": "fastapi",
+    "pydantic": "fastapi",
+    "pydantic_core": "fastapi",
+    "packaging": "ray",
+    "jaxlib": "jax",
+}
+
+
+BROUGHT = packages_distributions()
+
+
+def lacking(packages: set[str]) -> set[str]:
+    """Those of some top-level packages that no dependency brings; they are the project's own or the library's."""
+    found = set()
+    for package in packages - {"enumerator", "cluster"}:
+        names = {WITHIN.get(name.lower(), name.replace("_", "-").lower()) for name in BROUGHT.get(package, [package])}
+        if not names & INSTALLED:
+            found.add(package)
+    return found
+
+
+@pytest.mark.parametrize("path", [*modules("enumerator"), *modules("cluster")], ids=named)
+def test_a_module_imports_only_what_is_installed_with_it(path):
+    assert not lacking(packages_of(path))
+
+
+def test_the_examples_of_the_readme_use_only_what_is_installed():
+    blocks = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 3
+    used = {"pandas" for block in blocks if ".to_pandas()" in block}
+    for node in ast.walk(ast.parse("\n".join(blocks))):
+        if isinstance(node, ast.Import):
+            used |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            used.add(str(node.module).partition(".")[0])
+    assert "pandas" in used and not lacking(used)
+
+
+def test_no_text_names_an_extra_that_is_not_there():
+    extras = set(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    texts = [*modules("enumerator"), *modules("cluster"), *modules("scripts"), *PROJECT.glob("*.md"), *deployed()]
+    for path in texts:
+        assert set(re.findall(r"enumerator\[(\w+)\]", path.read_text(encoding="utf-8"))) <= extras, path
+
+
+def deployed() -> list[Path]:
+    return [path for path in (PROJECT / "cluster" / "deploy").iterdir() if path.is_file()]
+
+
+def test_constraints_pin_every_dependency_and_what_it_needs():
+    waiting, seen = list(DEPENDENCIES), set[tuple[str, str]]()
+    while waiting:
+        requirement = waiting.pop()
+        assert requirement.name.lower().replace("-", "_") in {name.replace("-", "_") for name in PINNED}
+        for extra in {"", *requirement.extras}:
+            if (requirement.name, extra) in seen:
+                continue
+            seen.add((requirement.name, extra))
+            further = map(Requirement, requires(requirement.name) or ())
+            waiting += [one for one in further if one.marker is None or one.marker.evaluate({"extra": extra})]
+    assert len(seen) > 50
