@@ -67,16 +67,18 @@ class WatchedLane:
 def watch(lane: Any) -> WatchedLane:
     """A lane at its start."""
     entries = STOPS + LINGERINGS + 1
+    # Of stated types: by weak ones the first call of a program would differ from the next, and both be compiled.
+    none = jnp.full(entries, jnp.nan, jnp.float64)
     return WatchedLane(
         lane=lane,
         seen=jnp.zeros(entries - 1, bool),
-        weights=jnp.zeros((entries, *lane.W.shape)),
-        gradient_norms=jnp.full(entries, jnp.nan),
-        entered=jnp.full(entries, jnp.nan),
-        left=jnp.full(entries, jnp.nan),
+        weights=jnp.zeros((entries, *lane.W.shape), jnp.float64),
+        gradient_norms=none,
+        entered=none,
+        left=none,
         lowest=lane.W,
-        lowest_norm=jnp.asarray(jnp.inf),
-        low_since=jnp.asarray(0.0),
+        lowest_norm=jnp.asarray(jnp.inf, jnp.float64),
+        low_since=jnp.asarray(0.0, jnp.float64),
     )
 
 
