@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # Ends that fewer starts of both campaigns together, or fewer discordant pairs, reached are counted as one: the
 # distribution of the statistic is that of many.
 RARE = 10
+# Ways to exchange the ends of few discordant starts that are tried, or drawn: a second's work for 1,000 classes.
+MOST_EXCHANGES = 2**15
+# Statistics that are equal differ by rounding of this part.
+_ROUNDING = 1e-9
 # What is compared: whether a start ended in the global minimum, and in which order, or minimum.
 QUESTIONS = ("global", "order", "minimum")
 
@@ -57,26 +61,61 @@ def marginal_test(pairs: ArrayLike) -> tuple[float, int, float, float]:
     than RARE discordant starts are pooled. The effect is the statistic over the discordant starts, as a root: 0 for
     equal margins, 1 where all discordant starts change in one way. With two classes it is McNemar's test. Stuart
     (1955), Biometrika 42, 412; Maxwell (1970), Br. J. Psychiatry 116, 651.
+
+    Where all classes are rare none is pooled, and the p-value is exact: the chance of such a statistic or a larger one
+    if the two ends of each discordant start are exchanged or not at random. With two classes it is McNemar's exact
+    test. Beyond MOST_EXCHANGES the chance is that among as many random ones of a fixed seed, the observed one included
+    (Phipson & Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9, 39), so it is no less than 1 / MOST_EXCHANGES.
     """
-    table = np.asarray(pairs, np.float64)
-    discordant = table.sum(axis=0) + table.sum(axis=1) - 2 * table.diagonal()
-    rare = (discordant > 0) & (discordant < RARE)
-    kept = np.flatnonzero(discordant >= RARE)
-    groups = [np.array([k]) for k in kept]
-    if rare.any():
-        groups.append(np.flatnonzero(rare))
-    table = np.array([[table[np.ix_(a, b)].sum() for b in groups] for a in groups]).reshape(len(groups), len(groups))
-    moved = table.sum() - table.trace()
-    if len(groups) < 2 or moved == 0:
-        return 0.0, 0, 1.0, 0.0
+    return _marginal_test(np.asarray(pairs, np.int64))[1]
+
+
+def _marginal_test(pairs: NDArray[np.int64]) -> tuple[str, tuple[float, int, float, float]]:
+    """How the p-value is found, one word and a blank or nothing for the usual way, and what `marginal_test` gives."""
+    discordant = pairs.sum(axis=0) + pairs.sum(axis=1) - 2 * pairs.diagonal()
+    if not discordant.any():
+        return "", (0.0, 0, 1.0, 0.0)
+    is_small = bool((discordant < RARE).all())
+    table = _pooled_pairs(pairs, discordant, 1 if is_small else RARE)
     difference = table.sum(axis=1) - table.sum(axis=0)
     covariance = np.diag(table.sum(axis=1) + table.sum(axis=0)) - table - table.T
     # Differences add up to zero, so one is left out; where classes never mix, more follow from the others.
-    d, V = difference[:-1], covariance[:-1, :-1]
-    statistic = float(d @ np.linalg.pinv(V, hermitian=True) @ d)
+    d, V = difference[:-1].astype(np.float64), covariance[:-1, :-1].astype(np.float64)
+    inverse = np.linalg.pinv(V, hermitian=True).astype(np.float64)
+    statistic = float(d @ inverse @ d)
     freedom = int(np.linalg.matrix_rank(V, hermitian=True))
-    effect = float(np.sqrt(min(statistic / moved, 1.0)))
-    return statistic, freedom, chi2_beyond(statistic, freedom), effect
+    effect = float(np.sqrt(min(statistic / (table.sum() - table.trace()), 1.0)))
+    how, p = _chance_of_exchanges(table, inverse, statistic) if is_small else ("", chi2_beyond(statistic, freedom))
+    return how, (statistic, freedom, p, effect)
+
+
+def _pooled_pairs(pairs: NDArray[np.int64], discordant: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Pairs with the classes of fewer than `most` discordant starts as one, and without those of none."""
+    groups = [np.array([k]) for k in np.flatnonzero(discordant >= most)]
+    rare = np.flatnonzero((discordant > 0) & (discordant < most))
+    groups += [rare] if rare.size else []
+    return np.array([[pairs[np.ix_(a, b)].sum() for b in groups] for a in groups])
+
+
+def _chance_of_exchanges(table: NDArray[np.int64], inverse: NDArray[np.float64], statistic: float) -> tuple[str, float]:
+    """How it is found, and the chance of such a statistic or a larger one if the ends of starts are exchanged.
+
+    An exchange leaves the covariance of the differences as it is, whose `inverse` is given.
+    """
+    first, second = np.nonzero(np.triu(table + table.T, 1))
+    starts = (table + table.T)[first, second]
+    is_exact = np.prod(starts + 1.0) <= MOST_EXCHANGES
+    if is_exact:
+        kept = np.stack(np.meshgrid(*map(np.arange, starts + 1), indexing="ij"), axis=-1).reshape(-1, len(starts))
+        chance = np.prod(special.comb(starts, kept), axis=1) / 2.0 ** starts.sum()
+    else:
+        kept = np.random.default_rng(0).binomial(starts, 0.5, (MOST_EXCHANGES, len(starts)))
+        kept[0] = table[first, second]
+        chance = np.full(MOST_EXCHANGES, 1 / MOST_EXCHANGES)
+    change = np.eye(len(table))[first] - np.eye(len(table))[second]
+    d = ((2 * kept - starts) @ change)[:, :-1]
+    as_large = ((d @ inverse) * d).sum(axis=1) >= (1 - _ROUNDING) * statistic
+    return "exact " if is_exact else "sampled ", min(1.0, float(chance[as_large].sum()))
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
@@ -129,7 +168,8 @@ def compare(
     """Do these campaigns end differently? A row for each pair of them and each question.
 
     Two campaigns that share their law, seed and network sizes share their starts: the tests are then paired (McNemar,
-    Stuart-Maxwell) and count the starts stored of both; other pairs are independent samples (G-test). Starts that
+    Stuart-Maxwell; exact or sampled ones, and named so, where few starts differ, see `marginal_test`) and count the
+    starts stored of both; other pairs are independent samples (G-test). Starts that
     ended in no minimum are classes of their own. For `global` the shares of the global minimum, the lowest known of
     each landscape, stand beside their difference, first minus second, with its interval. `p_corrected` is corrected
     by Holm for all rows with the same question. Minima are compared on one landscape only. Raises InputError.
@@ -182,8 +222,8 @@ def _comparison(
     if pairs is not None:
         table, labels = _pair_table(pairs, names)
         starts = [int(table.sum())] * 2
-        found = marginal_test(table) if starts[0] else (0.0, 0, 1.0, 0.0)
-        test = "McNemar" if question == "global" else "Stuart-Maxwell"
+        how, found = _marginal_test(table)
+        test = how + ("McNemar" if question == "global" else "Stuart-Maxwell")
         counts = table.sum(axis=1), table.sum(axis=0)
     else:
         labels, counts = _counts(first, second, names)

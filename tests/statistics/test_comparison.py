@@ -1,5 +1,7 @@
 """Tests of differences against SciPy, statsmodels and published tables, and how often they reject."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,6 +9,7 @@ from statsmodels.stats.contingency_tables import SquareTable, mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from enumerator.statistics import g_test, holm, marginal_test
+from enumerator.statistics.comparison import MOST_EXCHANGES
 
 
 def test_g_is_that_of_scipy_and_pools_rare_classes():
@@ -56,6 +59,63 @@ def test_rare_changes_are_pooled():
     pooled[:2, :2] = table[:2, :2]
     pooled[0, 2], pooled[2, 0], pooled[2, 1], pooled[1, 2] = 3, 2, 4, 5
     assert marginal_test(table) == pytest.approx(marginal_test(pooled))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(1, 0), (0, 4), (9, 0), (7, 2), (3, 3), (1, 8)])
+def test_few_changes_between_two_classes_are_mcnemars_exact_test(gained, lost):
+    table = [[500, lost], [gained, 100]]
+    statistic, freedom, pvalue, effect = marginal_test(table)
+    assert pvalue == pytest.approx(mcnemar(table, exact=True).pvalue, rel=1e-12)
+    assert pvalue == pytest.approx(stats.binomtest(gained, gained + lost).pvalue, rel=1e-12)
+    assert (statistic, freedom) == (pytest.approx((gained - lost) ** 2 / (gained + lost)), 1)
+    assert effect == pytest.approx(abs(gained - lost) / (gained + lost))
+
+
+# Four classes, the last of which no start leaves: seven starts that change, fewer than ten of each class.
+FEW = np.array([[80, 4, 1, 0], [0, 40, 2, 0], [0, 0, 9, 0], [0, 0, 0, 3]])
+
+
+def test_few_changes_between_several_classes_are_exchanged_in_all_ways():
+    def statistic(table):
+        return SquareTable(table, shift_zeros=False).homogeneity(method="stuart_maxwell").statistic
+
+    observed, starts = FEW[:3, :3], [(a, b) for a in range(3) for b in range(3) if a != b for _ in range(FEW[a, b])]
+    as_large = 0
+    for exchanged in itertools.product((False, True), repeat=len(starts)):
+        table = np.diag(observed.diagonal())
+        for (a, b), is_exchanged in zip(starts, exchanged, strict=True):
+            table[(b, a) if is_exchanged else (a, b)] += 1
+        as_large += statistic(table) >= statistic(observed) - 1e-9
+    found, freedom, pvalue, _ = marginal_test(FEW)
+    assert (found, freedom, pvalue) == (pytest.approx(statistic(observed)), 2, pytest.approx(as_large / 2**7))
+
+
+def test_more_exchanges_than_can_be_tried_are_sampled():
+    """Blocks of classes that never mix: the statistic is the sum of theirs, whose exact distributions are convolved."""
+    blocks = [(9, 0), (7, 2), (4, 5), (8, 1), (3, 6), (5, 4)]
+    table = np.zeros((12, 12), int)
+    sums = np.ones(1)
+    values = np.zeros(1)
+    for k, (gained, lost) in enumerate(blocks):
+        table[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = [[50, gained], [lost, 50]]
+        ups = np.arange(10)
+        values = np.add.outer(values, (2 * ups - 9) ** 2 / 9).ravel()
+        sums = np.multiply.outer(sums, stats.binom.pmf(ups, 9, 0.5)).ravel()
+    observed = sum((a - b) ** 2 / 9 for a, b in blocks)
+    expected = sums[values >= observed - 1e-9].sum()
+    statistic, freedom, pvalue, _ = marginal_test(table)
+    assert (statistic, freedom) == (pytest.approx(observed), 6)
+    # Four standard errors of so many draws.
+    assert pvalue == pytest.approx(expected, abs=4 * np.sqrt(expected / MOST_EXCHANGES))
+    assert pvalue == marginal_test(table)[2]
+
+
+def test_few_changes_reject_no_more_often_than_said():
+    generator = np.random.default_rng(2)
+    joint = np.array([[0.9, 0.01, 0.01], [0.01, 0.03, 0.005], [0.01, 0.005, 0.02]])
+    drawn = generator.multinomial(150, joint.ravel(), size=1000).reshape(-1, 3, 3)
+    pvalues = np.array([marginal_test(table)[2] for table in drawn])
+    assert 0 < (pvalues < 0.05).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
 
 
 def test_effects_lie_between_none_and_all():

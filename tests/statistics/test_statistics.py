@@ -149,11 +149,11 @@ def test_distributions_against_numpy(atlas):
 
 def test_comparison_of_the_same_starts(atlas):
     rows = {row["question"]: row for row in compare(atlas, [NEWTON.id, FLOW.id]).to_pylist()}
-    assert rows["global"]["test"] == "McNemar"
+    # All nine discordant starts go one way.
+    assert (rows["global"]["test"], rows["global"]["p_value"]) == ("exact McNemar", 2 / 2**9)
     assert (rows["global"]["first_share"], rows["global"]["second_share"]) == (29 / 40, 20 / 40)
     assert rows["global"]["difference"] == pytest.approx(9 / 40)
-    # McNemar without correction: 9^2/9 where all nine discordant starts went one way; but fewer than ten are pooled.
-    assert rows["order"]["test"] == "Stuart-Maxwell" and rows["order"]["first_starts"] == 40
+    assert rows["order"]["test"] == "exact Stuart-Maxwell" and rows["order"]["first_starts"] == 40
 
 
 def test_comparison_of_other_starts(atlas):
