@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from enumerator.catalogue.campaign_names import PLAIN, dynamics_text, law_text, settings_text, with_names
-from enumerator.catalogue.records import campaign_json, settings_of
+from enumerator.catalogue.records import campaign_row, landscape_row, settings_of, to_table
+from enumerator.catalogue.selection import Selection, as_sql
 from enumerator.errors import InputError
 from enumerator.storage.sql import one_of, run
 from enumerator.validation import check_text
@@ -178,14 +180,12 @@ def opened(source: Catalogue | Enumeration, selection: StartSelection, names: It
     where, campaign = selection.get("where"), selection.get("campaign")
     # The line break ends a comment with which `where` may end.
     condition = "true" if where is None else f"({check_text('where', where)}\n)"
-    if hasattr(source, "result"):
-        return _found(source, condition)  # type: ignore[arg-type]
-    if not hasattr(source, "datasets"):
+    atlas: Any = _found(source) if hasattr(source, "result") else source  # type: ignore[arg-type]
+    if not hasattr(atlas, "datasets"):
         raise InputError(
             f"expected a catalogue, or what `enumerate_minima` found, got {source!r}: the statistics of a service are "
             'its own, as in `connect(url).statistics("frequencies", by="order")`.'
         )
-    atlas: Any = source
     tables = atlas.datasets({"starts", "minima", "saddles", *names})
     kept: Any = {name: value for name, value in selection.items() if name not in ("campaign", "where")}
     kept["columns"] = _SELECTED
@@ -204,11 +204,27 @@ def _selected(row: Mapping[str, Any]) -> Selected:
     return Selected(campaign_id, name, sample, landscape_id, settings_of(campaign_id, settings))
 
 
-def _found(found: Enumeration, condition: str) -> Source:
-    campaign = found.result.campaign
-    row = {"campaign_id": campaign.id, "landscape_id": campaign.landscape.id, "campaign": campaign_json(campaign)}
+class _InMemory(NamedTuple):
+    """Tables by the names of a catalogue's, to select from as from one."""
+
+    tables: dict[str, pa.Table]
+
+    def datasets(self, names: Iterable[str]) -> dict[str, pa.Table]:
+        """The tables of these names."""
+        return {name: self.tables[name] for name in names}
+
+    def campaigns(self, **selection: Any) -> pa.Table:
+        """The campaigns selected. Raises InputError."""
+        statement = as_sql("campaigns", Selection(**selection), self.tables)
+        return run(statement.query, self.tables, hint=statement.hint)
+
+
+def _found(found: Enumeration) -> _InMemory:
+    campaign, now = found.result.campaign, datetime.now(UTC)
+    campaigns = to_table("campaigns", [campaign_row(campaign, max(1, found.starts.num_rows), "cpu", now)])
     tables = {"starts": found.starts, "minima": found.minima, "saddles": found.saddles}
-    return Source(tables, (_selected(with_names(pa.Table.from_pylist([row])).to_pylist()[0]),), condition)
+    tables["landscapes"] = to_table("landscapes", [landscape_row(campaign.landscape, now)])
+    return _InMemory(tables | {"campaigns": with_names(campaigns)})
 
 
 def samples(source: Catalogue | Enumeration, pool_seeds: bool = True, **selection: Any) -> list[Sample]:
