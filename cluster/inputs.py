@@ -58,11 +58,19 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True)
 class Request:
-    """A campaign, and what is no part of it: how many starts, and in shards of which size (None: chosen)."""
+    """A campaign, and what is no part of it: how many starts, and in shards of which size (None: chosen).
+
+    Raises InputError for numbers that cannot be.
+    """
 
     campaign: Campaign
     starts: int
     shard_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("starts", self.starts, most=MOST_STARTS)
+        if self.shard_size is not None:
+            check_count("shard_size", self.shard_size, most=MOST_STARTS)
 
 
 def read_campaign_file(path: Path) -> dict[str, Any]:
@@ -142,10 +150,6 @@ def request(settings: dict[str, Any]) -> Request:
         if name not in settings:
             raise InputError(f"`{name}` is missing: pass --{name}, or put it into the campaign file.")
     teacher, initial = settings.pop("teacher", "orthonormal"), settings.pop("initial", None)
-    starts, shard_size = (
-        None if settings.get(name) is None else check_count(name, settings.pop(name), most=MOST_STARTS)
-        for name in ("starts", "shard_size")
-    )
     if teacher != "orthonormal":
         settings["T"] = read_teacher(Path(teacher))
     names = ("students", "teachers", "T", "activation", "activation_slope", "constraint", "second_layer")
@@ -167,11 +171,11 @@ def request(settings: dict[str, Any]) -> Request:
         tolerances=Tolerances(**tolerances),
     )
     check_solvable(campaign)
-    if law.Q is not None:
-        starts = len(law.Q) if starts is None else starts
-        if starts > len(law.Q):
-            raise InputError(f"{initial} holds {len(law.Q)} initial overlaps, got --starts {starts}: ask for no more.")
-    return Request(campaign, DEFAULT_STARTS if starts is None else starts, shard_size)
+    starts = settings.get("starts", DEFAULT_STARTS if law.Q is None else len(law.Q))
+    wanted = Request(campaign, starts, settings.get("shard_size"))
+    if law.Q is not None and starts > len(law.Q):
+        raise InputError(f"{initial} holds {len(law.Q)} initial overlaps, got --starts {starts}: ask for no more.")
+    return wanted
 
 
 def nearly_symmetric(requests: Iterable[Request]) -> list[str]:

@@ -12,7 +12,8 @@ import typer
 from cluster.commands.options import FormatOption, OutputOption, say
 from cluster.commands.output import choose_format, write_table, write_text
 from cluster.inputs import DEFAULT_STARTS, Request, duration, nearly_symmetric, read_campaign_file, request
-from cluster.runs.progress import DISPLAYS, check_display
+from cluster.runs.options import RunOptions
+from cluster.runs.progress import DISPLAYS
 from cluster.usage import program
 from enumerator.activations import ACTIVATIONS
 from enumerator.catalogue.campaign_names import name_of
@@ -109,91 +110,85 @@ def _run(
     A file with a table [grid] of lists, such as teachers = [6, 7, 8] and students = ["teachers", "teachers + 1"], is
     many campaigns: every combination, one after the other. What is printed then is a table of the campaigns.
     """
-    # Here: only this command needs Ray, which takes its time to import.
-    from cluster.runs.driver import check_request, run_campaign
-
     format = choose_format(format, output)
-    check_display(progress)
-    seconds = None if time_limit is None else duration(time_limit, "--time-limit")
-    options = {
+    limit = None if time_limit is None else duration(time_limit, "--time-limit")
+    options = RunOptions(workers, device, address, limit, progress)
+    settings = {
         "students": students, "teachers": teachers, "starts": starts, "teacher": teacher, "dimension": dimension,
         "scale": scale, "initial": initial, "seed": seed, "dynamics": dynamics, "step": step, "flow_time": flow_time,
         "activation": activation, "activation_slope": activation_slope, "constraint": constraint,
         "second_layer": second_layer, "second_layer_law": second_layer_law,
         "shard_size": shard_size, "lingering": lingering, "precision": precision, "snap_teachers": snap_teachers,
     }  # fmt: skip
-    settings = {} if campaign is None else read_campaign_file(campaign)
-    given = {name: value for name, value in options.items() if value is not None}
-    if campaign is not None and "grid" in settings:
-        _run_grid(
-            campaign, settings, given, catalogue, workers, device, progress, address, seconds, dry_run, format, output
-        )
-        return
-    wanted = request(settings | given)
-    device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
-    tell = say if progress != "json" else lambda text: None
-    for line in nearly_symmetric([wanted]):
-        tell(line)
-    if dry_run:
-        _estimate(wanted, catalogue, workers, device, format, output)
-        return
+    given = {name: value for name, value in settings.items() if value is not None}
+    in_file = {} if campaign is None else read_campaign_file(campaign)
+    grid_of = campaign if "grid" in in_file else None
+    requests = [request(in_file | given)] if grid_of is None else _spelled_out(in_file, grid_of, given)
+    if dry_run and grid_of is not None:
+        found = f"{campaign} has {len(requests)}"
+        raise InputError(f"`--dry-run` measures one campaign, {found}: pass the settings of one.")
+    for line in nearly_symmetric(requests):
+        _tell(options, line)
+    if grid_of is not None:
+        _run_grid(requests, catalogue, options, format, output)
+    elif dry_run:
+        _estimate(requests[0], catalogue, options, format, output)
+    else:
+        _run_one(requests[0], catalogue, options, time_limit, format, output)
+
+
+def _spelled_out(in_file: dict[str, Any], file: Path, given: dict[str, Any]) -> list[Request]:
+    """The campaigns of a file with a grid."""
+    # Here, as below: only these need Ray, which takes its time to import.
+    from cluster.runs.grid import expand
+
+    return expand(in_file, file.parent, given)
+
+
+def _tell(options: RunOptions, text: str) -> None:
+    """A line for the user, where one may stand."""
+    if options.progress != "json":
+        say(text)
+
+
+def _run_one(
+    wanted: Request, catalogue: str, options: RunOptions, time_limit: str | None, format: str, output: Path | None
+) -> None:
+    """Run a campaign: print its minima."""
+    from cluster.runs.driver import run_campaign
+
     atlas = Catalogue(catalogue, create=True)
-    summary = run_campaign(
-        wanted.campaign, wanted.starts, atlas, workers, device, wanted.shard_size, progress, address, seconds
-    )
+    summary = run_campaign(wanted, atlas, options)
     stored = f"{summary.tally.done:,} of {wanted.starts:,} starts are stored in {catalogue}"
     if summary.interrupted:
-        tell(f"Stopped. {stored}; the same command goes on from there.")
+        _tell(options, f"Stopped. {stored}; the same command goes on from there.")
         raise typer.Exit(130)
     found = atlas.minima(campaign=summary.campaign_id)
     write_table(found, "minima", format, output)
     if summary.timed_out:
-        tell(f"\nStopped after {time_limit}. {stored}; the same command goes on from there.")
+        _tell(options, f"\nStopped after {time_limit}. {stored}; the same command goes on from there.")
     else:
-        tell(_closing(summary, name_of(wanted.campaign), catalogue, program(), found))
+        _tell(options, _closing(summary, name_of(wanted.campaign), catalogue, program(), found))
 
 
-def _run_grid(
-    path: Path,
-    settings: dict[str, Any],
-    options: dict[str, Any],
-    catalogue: str,
-    workers: int | None,
-    device: str,
-    progress: str,
-    address: str | None,
-    time_limit: float | None,
-    dry_run: bool,
-    format: str,
-    output: Path | None,
-) -> None:
-    """The command `run` with a campaign file that has a grid: print the campaigns, and how far they are."""
-    from cluster.runs.grid import check_requests, expand, run_grid
+def _run_grid(requests: list[Request], catalogue: str, options: RunOptions, format: str, output: Path | None) -> None:
+    """Run the campaigns of a grid: print them, and how far they are."""
+    from cluster.runs.grid import run_grid
 
-    requests = expand(settings, path.parent, options)
-    if dry_run:
-        raise InputError(f"`--dry-run` measures one campaign, {path} has {len(requests)}: pass the settings of one.")
-    # Before there is a catalogue: a request that is refused leaves none behind.
-    device = check_requests(requests, workers, device, address)
-    tell = say if progress != "json" else lambda text: None
-    for line in nearly_symmetric(requests):
-        tell(line)
-    summary = run_grid(requests, Catalogue(catalogue, create=True), workers, device, progress, address, time_limit)
+    summary = run_grid(requests, Catalogue(catalogue, create=True), options)
     write_table(summary.table(), None, format, output)
     if summary.interrupted or summary.timed_out:
-        tell(
-            f"Stopped after {len(summary.summaries)} of {len(requests)} campaigns; the same command goes on from there."
-        )
+        begun = f"{len(summary.summaries)} of {len(requests)} campaigns"
+        _tell(options, f"Stopped after {begun}; the same command goes on from there.")
         if summary.interrupted:
             raise typer.Exit(130)
         return
-    tell(f"\nDone in {summary.seconds:.0f} s: {len(requests)} campaigns in {catalogue}. What to type next:")
-    tell(f"  {program()} stats {quote(catalogue)}\n  {program()} plot {quote(catalogue)} -o figures")
+    done = f"Done in {summary.seconds:.0f} s: {len(requests)} campaigns in {catalogue}"
+    _tell(options, f"\n{done}. What to type next:")
+    _tell(options, f"  {program()} stats {quote(catalogue)}\n  {program()} plot {quote(catalogue)} -o figures")
 
 
-def _estimate(
-    wanted: Request, catalogue: str, workers: int | None, device: str, format: str, output: Path | None
-) -> None:
+def _estimate(wanted: Request, catalogue: str, options: RunOptions, format: str, output: Path | None) -> None:
     """Print what the run would take."""
     from cluster.runs.estimate import estimate
 
@@ -201,8 +196,7 @@ def _estimate(
     # Opened only if there is one: a dry run makes nothing. What is there but is no catalogue is refused, as by a run.
     folder = Path(catalogue)
     nothing_there = "://" not in catalogue and not (folder.exists() and (folder.is_file() or any(folder.iterdir())))
-    atlas = None if nothing_there else Catalogue(catalogue)
-    found = estimate(wanted.campaign, wanted.starts, atlas, workers, device, wanted.shard_size)
+    found = estimate(wanted, None if nothing_there else Catalogue(catalogue), options)
     if format == "table":
         write_text(found.text(), output)
     else:

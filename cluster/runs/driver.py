@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.runs.machine import DEVICES, available_gpus, choose_device
+from cluster.inputs import Request
+from cluster.runs.options import RunOptions
 from cluster.runs.plan import default_shard_size, missing_shards, quick
 from cluster.runs.pool import Pool, room_for_workers
 from cluster.runs.progress import Display, Tally, display
@@ -21,7 +22,6 @@ from enumerator.catalogue.catalogue import Catalogue, CommitSummary
 from enumerator.errors import EnumeratorError, InputError
 from enumerator.problem import Campaign
 from enumerator.starts import Outcome, ShardResult
-from enumerator.validation import MOST_STARTS, check_choice, check_count
 
 # Seconds after which the driver looks up from waiting: how long a stop signal waits for an answer.
 PATIENCE = 0.3
@@ -38,59 +38,34 @@ class RunSummary:
     timed_out: bool = False
 
 
-def check_request(
-    starts: int, workers: int | None, device: str, shard_size: int | None, address: str | None = None
-) -> str:
-    """The device to use, `cpu` or `gpu`. Raises InputError for what cannot be run, before anything starts."""
-    for name, value in (("starts", starts), ("workers", workers), ("shard_size", shard_size)):
-        if value is not None:
-            check_count(name, value, most=MOST_STARTS)
-    check_choice("device", device, DEVICES)
-    if address is not None:
-        return "cpu" if device == "auto" else device
-    device = choose_device(device)
-    if device == "gpu" and workers is not None and workers > available_gpus():
-        raise InputError(f"`workers` must be at most one per GPU, {available_gpus()} here, got {workers}.")
-    return device
-
-
 def run_campaign(
-    campaign: Campaign,
-    starts: int,
-    catalogue: Catalogue,
-    workers: int | None = None,
-    device: str = "auto",
-    shard_size: int | None = None,
-    progress: str | Display = "auto",
-    address: str | None = None,
-    time_limit: float | None = None,
+    wanted: Request, catalogue: Catalogue, options: RunOptions | None = None, shown: Display | None = None
 ) -> RunSummary:
-    """Solve the starts [0, `starts`) of a campaign that the catalogue lacks, and commit them shard by shard.
+    """Solve the starts of a request that the catalogue lacks, and commit them shard by shard.
 
-    Starts Ray on this machine by itself, for itself alone, unless Ray runs in this process already or
-    `address` names a cluster; it shuts down only what it started. `workers` defaults to one per core,
-    or per GPU; on the cluster at `address` they come and go with its nodes, and wait as long as there are none.
-    `progress` is one of `cluster.runs.progress.DISPLAYS`, or a display. Ctrl-C, SIGTERM and SIGHUP (`interrupted`), or
-    `time_limit` seconds (`timed_out`), end the run after the shard that is being committed; the same
-    call goes on from there. Raises InputError for bad input, SolverError if a worker fails or a shard
-    ends its worker again and again.
+    Starts Ray on this machine by itself, for itself alone, unless Ray runs in this process already or an address names
+    a cluster; it shuts down only what it started. Workers wait as long as a cluster has no nodes for them. `shown`
+    stands for the display that the options name. Ctrl-C, SIGTERM and SIGHUP (`interrupted`), or the time limit
+    (`timed_out`), end the run after the shard that is being committed; the same call goes on from there. Raises
+    InputError where there is no room for the workers, SolverError if a worker fails or a shard ends its worker again
+    and again.
     """
-    device = check_request(starts, workers, device, shard_size, address)
+    options = options or RunOptions()
+    campaign, starts, device = wanted.campaign, wanted.starts, options.device
     began = time.monotonic()
     count = _Count(catalogue, campaign, starts)
     interrupted = timed_out = False
     if missing_shards(starts, starts, catalogue.done(campaign.id)):
-        shown = display(progress, campaign) if isinstance(progress, str) else progress
-        deadline = math.inf if time_limit is None else began + time_limit
+        shown = shown or display(options.progress, campaign)
+        deadline = math.inf if options.time_limit is None else began + options.time_limit
         try:
-            with StopSignals() as stop, stop.entering(ray_session(address, workers, device)):
-                elastic = workers is None and address is not None
-                count_of = _workers(workers, device, address)
-                size = shard_size or default_shard_size(starts, count_of, device == "gpu", quick(campaign))
+            with StopSignals() as stop, stop.entering(ray_session(options.address, options.workers, device)):
+                workers = _workers(options)
+                size = wanted.shard_size or default_shard_size(starts, workers, device == "gpu", quick(campaign))
                 size = catalogue.register(campaign, size, device).shard_size
                 with _stopped_by_errors(catalogue, campaign.id):
                     shards = missing_shards(starts, size, catalogue.done(campaign.id))
-                    with Pool(campaign, device, min(count_of, len(shards)), shards, elastic) as pool:
+                    with Pool(campaign, device, min(workers, len(shards)), shards, options.is_elastic) as pool:
                         interrupted, timed_out = _solve(pool, catalogue, count, shown, stop, deadline)
                     if interrupted or timed_out:
                         catalogue.finish(campaign.id, "stopped")
@@ -164,17 +139,20 @@ def _finish(catalogue: Catalogue, campaign: Campaign) -> None:
         catalogue.finish(campaign.id, "complete")
 
 
-def _workers(wanted: int | None, device: str, address: str | None) -> int:
+def _workers(options: RunOptions) -> int:
     """How many workers: those wanted, or one per core, or per GPU. Raises InputError if there is no room for them.
 
     On a cluster at an address they wait for room: its nodes may join later, or only when somebody waits for them.
     """
-    room = room_for_workers(device)
-    if address is not None:
-        return wanted or max(room, 1)
-    if room < (wanted or 1):
-        raise InputError(f"`workers` must be at most {room} on this Ray cluster, got {wanted or 1}: one per {device}.")
-    return wanted or room
+    room = room_for_workers(options.device)
+    if options.address is not None:
+        return options.workers or max(room, 1)
+    least = options.workers or 1
+    if room < least:
+        raise InputError(
+            f"`workers` must be at most {room} on this Ray cluster, got {least}: one per {options.device}."
+        )
+    return options.workers or room
 
 
 class StoppedError(Exception):

@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from cluster.inputs import Request
 from cluster.runs.machine import available_cores, available_gpus, compilation_cache
+from cluster.runs.options import RunOptions
 from cluster.runs.plan import LARGEST_SHARD, default_shard_size, missing_shards, quick
 from cluster.runs.progress import duration_text
 from enumerator.catalogue.campaign_names import name_of
@@ -102,11 +104,10 @@ class _Speed(NamedTuple):
     measured: int
 
 
-def estimate(
-    campaign: Campaign, starts: int, catalogue: Catalogue | None, workers: int | None, device: str, size: int | None
-) -> Estimate:
+def estimate(wanted: Request, catalogue: Catalogue | None, options: RunOptions) -> Estimate:
     """What `run_campaign` with the same arguments would take; `catalogue` is None where there is none yet."""
-    workers = workers or (available_gpus() if device == "gpu" else available_cores())
+    campaign, starts, size, device = wanted.campaign, wanted.starts, wanted.shard_size, options.device
+    workers = options.workers or (available_gpus() if device == "gpu" else available_cores())
     done = catalogue.done(campaign.id) if catalogue else []
     registered = catalogue.campaigns(campaign=campaign.id, columns="shard_size") if done and catalogue else None
     if registered is not None:

@@ -7,7 +7,7 @@ import math
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.inputs import FILES, Request, request, said_of
-from cluster.runs.driver import RunSummary, StoppedError, StopSignals, check_request, run_campaign
+from cluster.runs.driver import RunSummary, StoppedError, StopSignals, run_campaign
 from cluster.runs.grid_display import GridDisplay
+from cluster.runs.options import RunOptions
 from cluster.runs.session import ray_session
 from enumerator.catalogue.campaign_names import name_of
 from enumerator.catalogue.catalogue import Catalogue
@@ -143,53 +144,26 @@ class GridSummary:
         return pa.Table.from_pylist(rows)
 
 
-def run_grid(
-    requests: list[Request],
-    catalogue: Catalogue,
-    workers: int | None = None,
-    device: str = "auto",
-    progress: str = "auto",
-    address: str | None = None,
-    time_limit: float | None = None,
-) -> GridSummary:
+def run_grid(requests: list[Request], catalogue: Catalogue, options: RunOptions) -> GridSummary:
     """Run campaigns one after the other, as `run_campaign` does; Ray starts once. Ctrl-C and the limit end them all.
 
-    Raises as `run_campaign` does, for any of them before the first begins.
+    Raises as `run_campaign` does.
     """
-    device = check_requests(requests, workers, device, address)
     began, summaries = time.monotonic(), list[RunSummary]()
-    titled = [(name_of(wanted.campaign), wanted) for wanted in requests]
-    session = ray_session(address, workers, device)
+    session = ray_session(options.address, options.workers, options.device)
     with (
-        GridDisplay(progress, titled) as shown,
+        GridDisplay(options.progress, [(name_of(wanted.campaign), wanted) for wanted in requests]) as shown,
         StopSignals() as stop,
         suppress(StoppedError),
         stop.entering(session),
     ):
         for position, wanted in enumerate(requests):
-            left = None if time_limit is None else time_limit - (time.monotonic() - began)
+            left = None if options.time_limit is None else options.time_limit - (time.monotonic() - began)
             if stop.asked or (left is not None and left <= 0):
                 break
-            summary = run_campaign(
-                wanted.campaign,
-                wanted.starts,
-                catalogue,
-                workers,
-                device,
-                wanted.shard_size,
-                shown.display(position),
-                address,
-                left,
-            )
+            summary = run_campaign(wanted, catalogue, replace(options, time_limit=left), shown.display(position))
             shown.finished(position, summary.tally)
             summaries.append(summary)
             if summary.interrupted or summary.timed_out:
                 break
     return GridSummary(tuple(requests), tuple(summaries), time.monotonic() - began, stop.asked)
-
-
-def check_requests(requests: list[Request], workers: int | None, device: str, address: str | None) -> str:
-    """The device to use. Raises InputError for what cannot be run."""
-    for wanted in requests:
-        device = check_request(wanted.starts, workers, device, wanted.shard_size, address)
-    return device

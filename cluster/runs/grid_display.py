@@ -11,14 +11,13 @@ from rich.live import Live
 from rich.table import Table
 
 from cluster.inputs import Request
-from cluster.runs.progress import LINE_INTERVAL, Display, JsonLines, Pace, Silent, Tally, check_display
+from cluster.runs.progress import LINE_INTERVAL, Display, JsonLines, Pace, Silent, Tally
 
 
 class GridDisplay:
-    """The display of all campaigns, with one for each of them (`display`). Raises InputError for an unknown name."""
+    """The display of all campaigns, with one for each of them (`display`)."""
 
     def __init__(self, name: str, campaigns: list[tuple[str, Request]]) -> None:
-        check_display(name)
         if name == "auto":
             name = "bar" if sys.stderr.isatty() else "lines"
         self.name, self.campaigns = name, campaigns

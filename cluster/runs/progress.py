@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from enumerator.catalogue.campaign_names import name_of
-from enumerator.errors import InputError
 from enumerator.problem import Campaign
 
 DISPLAYS = ("auto", "bar", "lines", "json", "none")
@@ -212,16 +211,8 @@ class Parts:
             self.bar.stop()
 
 
-def check_display(name: str) -> str:
-    """The name of a display. Raises InputError for any other."""
-    if name not in DISPLAYS:
-        raise InputError(f"`progress` must be one of {', '.join(DISPLAYS)}, got {name!r}.")
-    return name
-
-
 def display(name: str, campaign: Campaign) -> Display:
-    """The display of this name on stderr; `auto` is a bar on a terminal, lines elsewhere. Raises InputError."""
-    check_display(name)
+    """The display of this name on stderr; `auto` is a bar on a terminal, lines elsewhere."""
     if name == "auto":
         name = "bar" if sys.stderr.isatty() else "lines"
     if name == "json":

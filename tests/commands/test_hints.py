@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from cluster import cli
 from cluster.cli import run_command
+from cluster.commands import run
 from cluster.runs import grid, jobs
 from cluster.runs.driver import RunSummary
 from cluster.runs.progress import Tally
@@ -38,7 +38,7 @@ def pasted(text: str, command: str) -> list[str]:
 
 def test_what_to_type_after_a_run(atlas):
     summary = RunSummary("c-1", Tally(10, 10, 10, 1), 1.0)
-    text = cli._closing(summary, "relu.3.3", NAME, "enumerator", atlas.minima(limit=1))
+    text = run._closing(summary, "relu.3.3", NAME, "enumerator", atlas.minima(limit=1))
     label = atlas.minima(limit=1)["label"][0].as_py()
     assert pasted(text, "minima") == ["minima", NAME, "--format", "csv", "-o", "minima.csv"]
     assert pasted(text, "starts") == ["starts", NAME, "--campaign", "relu.3.3", "--limit", "10"]

@@ -7,8 +7,10 @@ import time
 import pytest
 import ray
 
+from cluster.inputs import Request
 from cluster.runs import pool
 from cluster.runs.driver import run_campaign
+from cluster.runs.options import RunOptions
 from cluster.runs.session import ray_session
 from cluster.runs.worker import worker_environment
 from enumerator.catalogue.catalogue import Catalogue
@@ -60,7 +62,7 @@ def workers_that_die(monkeypatch, at, marks) -> list:
 
 
 def run(catalogue, workers=2):
-    return run_campaign(CAMPAIGN, STARTS, catalogue, workers, "cpu", SHARD, progress="none")
+    return run_campaign(Request(CAMPAIGN, STARTS, SHARD), catalogue, RunOptions(workers, "cpu", progress="none"))
 
 
 def test_a_shard_that_always_ends_its_worker_ends_the_run_after_all_others(atlas, monkeypatch, tmp_path):

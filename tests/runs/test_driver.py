@@ -11,8 +11,10 @@ import psutil
 import pytest
 import ray
 
+from cluster.inputs import Request
 from cluster.runs import pool
 from cluster.runs.driver import run_campaign
+from cluster.runs.options import RunOptions
 from cluster.runs.session import ray_session
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
@@ -26,8 +28,8 @@ COMMAND = [sys.executable, "-m", "cluster.cli", "run", "--students", "8", "--tea
 COMMAND += ["--starts", str(STARTS), "--shard-size", str(SHARD), "--workers", "2", "--device", "cpu"]
 
 
-def run(catalogue, starts=STARTS, workers=2, shard_size=SHARD, **options):
-    return run_campaign(CAMPAIGN, starts, catalogue, workers, "cpu", shard_size, progress="none", **options)
+def run(catalogue, starts=STARTS, workers=2, shard_size=SHARD):
+    return run_campaign(Request(CAMPAIGN, starts, shard_size), catalogue, RunOptions(workers, "cpu", progress="none"))
 
 
 def what_was_found(catalogue: Catalogue) -> dict:
@@ -169,8 +171,10 @@ def test_a_cluster_without_room_is_waited_for_and_asked_to_grow(tmp_path):
 import sys
 sys.path[:0] = ["{PROJECT}/scripts", "{PROJECT}"]
 from small_cluster import SmallCluster
-from cluster import pool
+from cluster.inputs import Request
+from cluster.runs import pool
 from cluster.runs.driver import run_campaign
+from cluster.runs.options import RunOptions
 from enumerator import Campaign, Catalogue, InitialLaw, Landscape
 class Watch:
     looks, joined = 0, False
@@ -186,7 +190,7 @@ started, start = [], pool.start_worker
 pool.start_worker = lambda device: (started.append(device), start(device))[1]
 campaign, atlas = Campaign(Landscape(4, 4), law=InitialLaw(dimension=4)), Catalogue("{tmp_path}/atlas", create=True)
 with SmallCluster(0) as cluster:
-    run_campaign(campaign, 400, atlas, None, "cpu", 50, Watch(), cluster.address)
+    run_campaign(Request(campaign, 400, 50), atlas, RunOptions(None, "cpu", cluster.address), Watch())
 print(len(started), atlas.campaigns()["starts"].to_pylist())
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=300)
@@ -197,5 +201,5 @@ def test_error_in_a_worker_names_the_starts(running, tmp_path):
     atlas = Catalogue(tmp_path / "atlas", create=True)
     impossible = Campaign(Landscape(3, 3, constraint="normalized"), Dynamics("newton"))
     with pytest.raises(InputError, match=r"^starts 0 to 9: `dynamics` newton goes with constraint none"):
-        run_campaign(impossible, 10, atlas, 1, "cpu", progress="none")
+        run_campaign(Request(impossible, 10), atlas, RunOptions(1, "cpu", progress="none"))
     assert atlas.done(impossible.id) == []

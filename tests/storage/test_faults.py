@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import run_command
+from cluster.inputs import Request
 from cluster.runs.driver import run_campaign
+from cluster.runs.options import RunOptions
 from cluster.runs.session import ray_session
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.schema import TABLE_NAMES
@@ -200,6 +202,7 @@ def small_disk(folder: Path, size: str):
 MAKE_ROOM = "What was stored stays: make room, and the same command goes on."
 REAL = Campaign(Landscape(7, 7), Dynamics("newton"), InitialLaw(7))
 SHARD, SHARDS = 20, 6
+ONE = RunOptions(1, "cpu", progress="none")
 
 
 @pytest.fixture(scope="module")
@@ -272,9 +275,9 @@ def test_run_on_a_full_disk_ends_with_an_error_and_goes_on(tmp_path, shards, run
     store_all(undisturbed, shards, {})
     atlas = FullInMidRun(tmp_path / "atlas", create=True)
     with pytest.raises(CatalogueError, match=f"file too large. {MAKE_ROOM}"):
-        run_campaign(REAL, SHARD * SHARDS, atlas, 1, "cpu", SHARD, progress="none")
+        run_campaign(Request(REAL, SHARD * SHARDS, SHARD), atlas, ONE)
     assert sum(last - first for first, last in atlas.done(REAL.id)) == 2 * SHARD
-    assert run_campaign(REAL, SHARD * SHARDS, atlas, 1, "cpu", SHARD, progress="none").tally.fresh == 4 * SHARD
+    assert run_campaign(Request(REAL, SHARD * SHARDS, SHARD), atlas, ONE).tally.fresh == 4 * SHARD
     assert found_in(atlas) == found_in(undisturbed)
 
 
