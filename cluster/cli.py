@@ -11,13 +11,9 @@ import typer
 
 from cluster.commands import checks, jobs, run, serve, statistics, tables, upkeep
 from cluster.commands.options import say
+from cluster.failure import DEBUG, on_one_line, told
 from cluster.stopping import stop_as_interrupt_does
 from cluster.usage import COMPLETE, print_version, program, usage_message
-from enumerator.errors import CatalogueError, InputError
-from enumerator.parsing import shown
-
-# Set to see where an error comes from.
-DEBUG = "ENUMERATOR_DEBUG"
 
 app = typer.Typer(
     help="An atlas of the local minima of two-layer networks: enumerate, deduplicate, store, query.",
@@ -44,16 +40,9 @@ for _module in (run, tables, checks, upkeep, serve, jobs, statistics):
 
 def _fail(error: Exception) -> int:
     """Print an error on one line; the exit code."""
-    text, code, advice = str(error), 1, ""
-    if isinstance(error, typer.TyperException):
-        text, code = usage_message(error), 2
-    elif isinstance(error, InputError):
-        code = 2
-    elif isinstance(error, OSError) and error.filename is not None:
-        text, code = f"cannot use {shown(error.filename)}: {error.strerror}.", 2
-    elif not isinstance(error, CatalogueError):
-        advice = f" ({type(error).__name__}; {DEBUG}=1 shows where)"
-    say(f"error: {' '.join(text.split()) or type(error).__name__}{advice}")
+    is_usage = isinstance(error, typer.TyperException)
+    text, code = (on_one_line(usage_message(error)), 2) if is_usage else told(error)
+    say(f"error: {text}")
     return code
 
 

@@ -6,7 +6,6 @@ Everything here raises InputError before anything is written or started.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import tomllib
 import zipfile
@@ -124,40 +123,42 @@ def said_of(error: ValidationError) -> str:
     return error.message.replace(repr(error.instance), shown(error.instance))
 
 
-def as_toml(settings: dict[str, Any]) -> str:
-    """A campaign file with these settings: texts, finite numbers and lists of them, which TOML writes as JSON does."""
-    plain, tables = list[str](), list[str]()
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            tables += [f"[{name}]", *_toml_lines(value)]
-        elif isinstance(value, list):
-            tables += [line for table in value for line in (f"[[{name}]]", *_toml_lines(table))]
-        else:
-            plain += _toml_lines({name: value})
-    return "\n".join([*plain, *tables]) + "\n"
-
-
-def _toml_lines(values: dict[str, Any]) -> list[str]:
-    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
-
-
-def request(settings: dict[str, Any]) -> Request:
-    """The campaign that the settings of schemas/campaign.json describe. Raises InputError."""
-    from enumerator.follow import check_solvable
-
+def loaded(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with arrays in the place of the files that they name: T, and Q and R. Raises InputError."""
     settings = dict(settings)
-    for name in ("students", "teachers"):
-        if name not in settings:
-            raise InputError(f"`{name}` is missing: pass --{name}, or put it into the campaign file.")
     teacher, initial = settings.pop("teacher", "orthonormal"), settings.pop("initial", None)
     if teacher != "orthonormal":
         settings["T"] = read_teacher(Path(teacher))
+    if initial is not None:
+        settings["Q"], settings["R"] = read_overlaps(Path(initial), sized(settings))
+    return settings
+
+
+def sized(settings: dict[str, Any]) -> Landscape:
+    """A landscape of so many students and teachers as the settings have. Raises InputError where they do not say."""
+    _check_sizes(settings)
+    return Landscape(settings["students"], settings["teachers"])
+
+
+def _check_sizes(settings: dict[str, Any]) -> None:
+    for name in ("students", "teachers"):
+        if name not in settings:
+            raise InputError(f"`{name}` is missing: pass --{name}, or put it into the campaign file.")
+
+
+def request(settings: dict[str, Any]) -> Request:
+    """The campaign that the settings of schemas/campaign.json describe, with arrays in the place of files.
+
+    T is (M, M), Q (n, K, K), R (n, K, M). Raises InputError.
+    """
+    from enumerator.follow import check_solvable
+
+    _check_sizes(settings)
     names = ("students", "teachers", "T", "activation", "activation_slope", "constraint", "second_layer")
     names = (*names, "snap_teachers")
     landscape = Landscape(**{name: settings[name] for name in names if name in settings})
-    Q, R = (None, None) if initial is None else read_overlaps(Path(initial), landscape)
-    chosen = {name: settings[name] for name in ("dimension", "scale") if name in settings}
-    law = InitialLaw(**chosen, second_layer=settings.get("second_layer_law", "ones"), Q=Q, R=R)
+    chosen = {name: settings[name] for name in ("dimension", "scale", "Q", "R") if name in settings}
+    law = InitialLaw(**chosen, second_layer=settings.get("second_layer_law", "ones"))
     tolerances = dict(settings.get("tolerances", {}))
     if not settings.get("lingering", True):
         tolerances["linger_below"] = 0.0
@@ -174,7 +175,7 @@ def request(settings: dict[str, Any]) -> Request:
     starts = settings.get("starts", DEFAULT_STARTS if law.Q is None else len(law.Q))
     wanted = Request(campaign, starts, settings.get("shard_size"))
     if law.Q is not None and starts > len(law.Q):
-        raise InputError(f"{initial} holds {len(law.Q)} initial overlaps, got --starts {starts}: ask for no more.")
+        raise InputError(f"the table holds {len(law.Q)} initial overlaps, got --starts {starts}: ask for no more.")
     return wanted
 
 
@@ -223,8 +224,6 @@ def read_overlaps(path: Path, landscape: Landscape) -> tuple[NDArray[np.float64]
 
     In Arrow and Parquet, Q and R are list columns, one flat row-major matrix per start.
     """
-    K, M = landscape.students, landscape.teachers
-    shapes = {"Q": (K, K), "R": (K, M)}
     if path.suffix in (".arrow", ".feather", ".ipc", ".parquet"):
         columns = _list_columns(path)
     elif path.suffix == ".npz":
@@ -234,15 +233,26 @@ def read_overlaps(path: Path, landscape: Landscape) -> tuple[NDArray[np.float64]
         columns = archived(archive, ("Q", "R"), path)
     else:
         raise InputError(f"expected initial overlaps in a .npz, .arrow or .parquet file, got {path}.")
+    return shaped(columns, landscape, f" in {path}")
+
+
+def shaped(
+    columns: dict[str, NDArray[Any]], landscape: Landscape, where: str = ""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Initial overlaps Q (n, K, K) and R (n, K, M), of which each may have its matrices as flat rows.
+
+    Raises InputError for anything else; `where` follows what came.
+    """
+    K, M = landscape.students, landscape.teachers
     found = {}
-    for name, shape in shapes.items():
+    for name, shape in (("Q", (K, K)), ("R", (K, M))):
         rows = columns[name]
         if rows.dtype.kind not in "fiu":
-            raise InputError(f"initial overlaps {name} must be real numbers, got {rows.dtype} in {path}.")
+            raise InputError(f"initial overlaps {name} must be real numbers, got {rows.dtype}{where}.")
         if rows.ndim == 0 or len(rows) == 0 or rows[0].size != shape[0] * shape[1] or rows.ndim not in (2, 3):
             raise InputError(
                 f"initial overlaps {name} must have shape (n, {shape[0]}, {shape[1]}) with n >= 1, "
-                f"got {rows.shape} in {path}."
+                f"got {rows.shape}{where}."
             )
         found[name] = rows.astype(np.float64).reshape(-1, *shape)
     if len(found["Q"]) != len(found["R"]):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
 
-from cluster.inputs import DEFAULT_STARTS, read_campaign_file, read_overlaps, request
+from cluster.inputs import DEFAULT_STARTS, loaded, read_campaign_file, read_overlaps, request
 from enumerator.catalogue.schema import campaign_file_schema
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 
@@ -42,7 +42,7 @@ def test_every_setting_arrives(tmp_path):
         max_evaluations = 1000
         """
     )
-    wanted = request(read_campaign_file(tmp_path / "campaign.toml"))
+    wanted = request(loaded(read_campaign_file(tmp_path / "campaign.toml")))
     expected = Campaign(
         Landscape(2, 3, T=T),
         Dynamics("newton"),
@@ -77,7 +77,7 @@ def test_given_overlaps_are_read_exactly(tmp_path, name):
     found = read_overlaps(tmp_path / name, Landscape(2, 3))
     assert np.array_equal(found[0], Q)
     assert np.array_equal(found[1], R)
-    wanted = request({"students": 2, "teachers": 3, "initial": str(tmp_path / name)})
+    wanted = request(loaded({"students": 2, "teachers": 3, "initial": str(tmp_path / name)}))
     assert wanted.campaign.id == Campaign(Landscape(2, 3), law=InitialLaw(Q=Q, R=R)).id
     assert wanted.starts == 4
 

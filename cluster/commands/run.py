@@ -11,7 +11,7 @@ import typer
 
 from cluster.commands.options import FormatOption, OutputOption, say
 from cluster.commands.output import choose_format, write_table, write_text
-from cluster.inputs import DEFAULT_STARTS, Request, duration, nearly_symmetric, read_campaign_file, request
+from cluster.inputs import DEFAULT_STARTS, Request, duration, loaded, nearly_symmetric, read_campaign_file, request
 from cluster.runs.options import RunOptions
 from cluster.runs.progress import DISPLAYS
 from cluster.usage import program
@@ -123,7 +123,7 @@ def _run(
     given = {name: value for name, value in settings.items() if value is not None}
     in_file = {} if campaign is None else read_campaign_file(campaign)
     grid_of = campaign if "grid" in in_file else None
-    requests = [request(in_file | given)] if grid_of is None else _spelled_out(in_file, grid_of, given)
+    requests = [request(loaded(in_file | given))] if grid_of is None else _spelled_out(in_file, grid_of, given)
     if dry_run and grid_of is not None:
         found = f"{campaign} has {len(requests)}"
         raise InputError(f"`--dry-run` measures one campaign, {found}: pass the settings of one.")

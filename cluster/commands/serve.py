@@ -69,8 +69,7 @@ def _serve(
     check_exposure(host, token)
     memory, space = query_memory * 2**20, spool * 2**20
     limits = Limits(query_seconds=query_seconds, query_bytes=memory, readers=readers, spool_bytes=space)
-    arguments = () if workers is None else ("--workers", str(workers))
-    app = create_app(catalogue, token, limits, Runs(catalogue, arguments), root_path)
+    app = create_app(catalogue, token, limits, Runs(catalogue, workers), root_path)
     server = server_of(app, app.state.enumerator.connections)
     with _listening(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.inputs import FILES, Request, request, said_of
+from cluster.inputs import FILES, Request, loaded, request, said_of
 from cluster.runs.driver import RunSummary, StoppedError, StopSignals, run_campaign
 from cluster.runs.grid_display import GridDisplay
 from cluster.runs.options import RunOptions
@@ -53,7 +53,7 @@ def expand(settings: dict[str, Any], folder: Path, options: dict[str, Any]) -> l
                 if name in lists and chosen[name] != "orthonormal":
                     chosen[name] = str(folder / chosen[name])
             try:
-                wanted = request(_followed(chosen))
+                wanted = request(loaded(_followed(chosen)))
             except InputError as error:
                 place = ", ".join(f"{name} = {value}" for name, value in zip(lists, combination, strict=True))
                 raise InputError(f"grid, at {shortened(place)}: {error}") from None

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 import cluster
 import enumerator
-from cluster.inputs import FILES, as_toml, read_campaign_file, request
+from cluster.inputs import FILES, loaded, read_campaign_file, request
 from enumerator.catalogue.schema import resource
 from enumerator.errors import EnumeratorError, InputError
 from enumerator.problem import digest
@@ -59,7 +59,7 @@ def asked_of(settings: dict[str, Any], folder: Path) -> dict[str, int]:
     """How many starts are asked of each campaign of a campaign file in `folder`, by id. Raises InputError."""
     from cluster.runs.grid import expand
 
-    found = expand(settings, folder, {}) if "grid" in settings else [request(settings)]
+    found = expand(settings, folder, {}) if "grid" in settings else [request(loaded(settings))]
     return {wanted.campaign.id: wanted.starts for wanted in sorted(found, key=lambda wanted: wanted.campaign.id)}
 
 
@@ -143,7 +143,7 @@ def pack(file: Path, settings: dict[str, Any], folder: Path) -> None:
 
     Nothing else: credentials for the catalogue are those that the nodes of the cluster have in their environment.
     """
-    (folder / "campaign.toml").write_text(as_toml(_with_files(settings, file.parent, folder)), encoding="utf-8")
+    (folder / "campaign.toml").write_text(_as_toml(_with_files(settings, file.parent, folder)), encoding="utf-8")
     for package in (enumerator, cluster):
         source = Path(str(package.__file__)).parent
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "schemas"))
@@ -179,6 +179,23 @@ def _with_files(settings: dict[str, Any], parent: Path, folder: Path) -> dict[st
         grid = settings["grid"]
         result["grid"] = [named(values) for values in grid] if isinstance(grid, list) else named(grid)
     return result
+
+
+def _as_toml(settings: dict[str, Any]) -> str:
+    """A campaign file with these settings: texts, finite numbers and lists of them, which TOML writes as JSON does."""
+    plain, tables = list[str](), list[str]()
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            tables += [f"[{name}]", *_toml_lines(value)]
+        elif isinstance(value, list):
+            tables += [line for table in value for line in (f"[[{name}]]", *_toml_lines(table))]
+        else:
+            plain += _toml_lines({name: value})
+    return "\n".join([*plain, *tables]) + "\n"
+
+
+def _toml_lines(values: dict[str, Any]) -> list[str]:
+    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
 
 
 def requirements() -> list[str]:

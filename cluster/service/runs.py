@@ -1,14 +1,14 @@
-"""The campaigns that the service runs: each is the command `enumerator run` in a process of its own."""
+"""The campaigns that the service runs: each in a process of its own."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 from enumerator.errors import InputError
@@ -19,18 +19,16 @@ LINES = 500
 PATIENCE = 60.0
 # Campaigns that may run at once; each takes all cores that it is given.
 MOST_RUNS = 1
-# The body of the request that describes a campaign, in the folder that the child is given.
-BODY = "request.json"
 
 
 class Runs:
     """Starts, follows and cancels campaigns on the catalogue at `address`.
 
-    `arguments` are further options of `enumerator run`, such as workers. Safe to call from several threads.
+    Each has so many `workers`, one per core if None, or per GPU. Safe to call from several threads.
     """
 
-    def __init__(self, address: str, arguments: tuple[str, ...] = (), most: int = MOST_RUNS) -> None:
-        self._address, self._arguments, self._most = address, arguments, most
+    def __init__(self, address: str, workers: int | None = None, most: int = MOST_RUNS) -> None:
+        self._address, self._workers, self._most = address, workers, most
         self._runs: dict[str, _Run] = {}
         self._lock = threading.Lock()
 
@@ -51,7 +49,7 @@ class Runs:
                 if self.running >= self._most:
                     at_work = ", ".join(key for key, run in self._runs.items() if run.is_alive)
                     raise BusyError(f"{at_work} is running: wait for its end, or cancel it.")
-                self._runs[name] = _Run(names, body, self._address, self._arguments, starts)
+                self._runs[name] = _Run(names, starts, body, self._address, self._workers)
         return self._runs[name].status()
 
     def status(self, name: str) -> dict[str, Any] | None:
@@ -90,29 +88,27 @@ class BusyError(InputError):
 class _Run:
     """One process, and what it has said."""
 
-    def __init__(
-        self, names: tuple[str, str], body: bytes, address: str, arguments: tuple[str, ...], starts: int
-    ) -> None:
+    def __init__(self, names: tuple[str, str], starts: int, body: bytes, address: str, workers: int | None) -> None:
         self.cancelled = False
         # The id and the name of the campaign.
         self.names = names
         self.said: deque[str] = deque(maxlen=LINES)
         self._progress: dict[str, Any] = {"done": 0, "asked": starts}
-        self._folder = tempfile.TemporaryDirectory(prefix="enumerator-run-")
-        folder = Path(self._folder.name)
-        (folder / BODY).write_bytes(body)
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "cluster.child", str(folder)),
-                *("--starts", str(starts), "--catalogue", address, "--progress", "json", *arguments),
-                *("--format", "csv"),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        with tempfile.TemporaryFile() as file:  # without a name: it goes with those who have it open
+            file.write(body)
+            file.seek(0)
+            command = [sys.executable, "-m", "cluster.service.child", address, str(file.fileno())]
+            self.process = subprocess.Popen(
+                command if workers is None else [*command, str(workers)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[file.fileno()],
+                text=True,
+                start_new_session=True,
+                # As for the command: this process must not take a GPU away from the workers.
+                env={"JAX_PLATFORMS": "cpu", **os.environ},
+            )
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -124,7 +120,6 @@ class _Run:
             except (ValueError, AttributeError):
                 self.said.append(line.rstrip("\n"))
         self.process.wait()
-        self._folder.cleanup()
 
     @property
     def is_alive(self) -> bool:

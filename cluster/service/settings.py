@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cluster.inputs import Request, as_toml, check_settings, request
+from cluster.inputs import Request, check_settings, request, shaped, sized
 from cluster.service.bodies import read_object
 from cluster.service.limits import MOST_NEURONS
 from enumerator.catalogue.schema import campaign_file_schema
 from enumerator.errors import InputError
 
-# What stands for the files of a campaign file: matrices, in the request itself.
+# What stands for the files of a campaign file.
 _MATRICES = ("T", "Q", "R")
 # Settings of a campaign file that a request cannot have, and why.
 _REFUSED = {
@@ -45,19 +43,7 @@ def settings_schema() -> dict[str, Any]:
 
 def read_request(body: bytes) -> Request:
     """The campaign that a body describes. Raises InputError for settings that cannot be."""
-    with tempfile.TemporaryDirectory(prefix="enumerator-request-") as folder:
-        return request(_as_file(read_object(body), Path(folder)))
-
-
-def write_campaign_file(body: bytes, folder: Path) -> Path:
-    """The campaign that a body describes as a file, with those that it names, in `folder`. Raises InputError."""
-    file = folder / "campaign.toml"
-    file.write_text(as_toml(_as_file(read_object(body), folder)), encoding="utf-8")
-    return file
-
-
-def _as_file(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings as a campaign file has them: matrices in files. Raises InputError."""
+    settings = read_object(body)
     for name, reason in _REFUSED.items():
         if name in settings:
             raise InputError(f"`{name}` {reason}.")
@@ -67,19 +53,15 @@ def _as_file(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
             raise InputError(f"`{name}` must be at most {MOST_NEURONS} here, got {settings[name]}.")
     matrices = {name: _array(name, settings.pop(name)) for name in _MATRICES if name in settings}
     check_settings(settings, "the request")
-    if "T" in matrices:
-        np.save(folder / "T.npy", matrices["T"])
-        settings["teacher"] = str(folder / "T.npy")
-    if "Q" in matrices or "R" in matrices:
-        if not {"Q", "R"} <= set(matrices):
-            raise InputError("given starts need both Q and R.")
-        np.savez(folder / "initial.npz", Q=matrices["Q"], R=matrices["R"])
-        settings["initial"] = str(folder / "initial.npz")
-    return settings
+    if ("Q" in matrices) != ("R" in matrices):
+        raise InputError("given starts need both Q and R.")
+    if "Q" in matrices:
+        matrices["Q"], matrices["R"] = shaped(matrices, sized(settings))
+    return request(settings | matrices)
 
 
 def _array(name: str, value: Any) -> np.ndarray:
     try:
         return np.array(value, np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise InputError(f"`{name}` must hold numbers, in lists of one length.") from None

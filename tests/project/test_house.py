@@ -24,7 +24,7 @@ follow replay
 enumeration identification verification
 statistics
 client plots
-cluster.stopping cluster.terminal
+cluster.failure cluster.stopping cluster.terminal
 cluster.values
 cluster.usage
 cluster.inputs
@@ -32,7 +32,6 @@ cluster.runs
 cluster.service
 cluster.commands
 cluster.cli
-cluster.child
 """
 FLOOR = {
     room if room.startswith("cluster.") else f"enumerator.{room}": number

@@ -16,7 +16,7 @@ import ray
 import yaml
 
 from cluster.cli import run_command
-from cluster.inputs import read_campaign_file, request
+from cluster.inputs import loaded, read_campaign_file, request
 from cluster.runs import jobs
 from cluster.runs.grid import expand
 from enumerator.errors import InputError
@@ -212,8 +212,8 @@ def test_a_packed_job_runs_by_itself_and_carries_no_credentials(tmp_path, monkey
         *("campaign.toml", "file-0.npy", "enumerator", "cluster", "schemas", "CITATION.cff")
     }
     assert tomllib.loads((folder / "campaign.toml").read_text())["teacher"] == "file-0.npy"
-    packed = request(read_campaign_file(folder / "campaign.toml")).campaign
-    assert packed.id == request(settings).campaign.id
+    packed = request(loaded(read_campaign_file(folder / "campaign.toml"))).campaign
+    assert packed.id == request(loaded(settings)).campaign.id
     content = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert b"never-to-be-packed" not in content
     assert len(content) < 4 * 2**20

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.cli import run_command
-from cluster.inputs import nearly_symmetric, read_campaign_file, request
+from cluster.inputs import loaded, nearly_symmetric, read_campaign_file, request
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.dynamics.symmetric_starts import lane_classes
 from enumerator.enumeration import enumerate_minima
@@ -170,7 +170,7 @@ def test_the_command_says_what_is_nearly_symmetric_and_rounds_it_on_demand(tmp_p
     np.save(tmp_path / "T.npy", np.eye(3) + 1e-8 * np.diag([1, 2, 3]))
     (tmp_path / "near.toml").write_text('students = 3\nteachers = 3\nteacher = "T.npy"\n')
     (tmp_path / "snapped.toml").write_text('students = 3\nteachers = 3\nteacher = "T.npy"\nsnap_teachers = true\n')
-    near, rounded = (request(read_campaign_file(tmp_path / f"{name}.toml")) for name in ("near", "snapped"))
+    near, rounded = (request(loaded(read_campaign_file(tmp_path / f"{name}.toml"))) for name in ("near", "snapped"))
     (line,) = nearly_symmetric([near, rounded, near])
     assert "its group is S1^3, that of a T within 3e-08 is S3" in line
     assert "--snap-teachers" in line and "\n" not in line
