@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.activations import homogeneous
-from enumerator.dynamics.steppers import stepper_for, transient_for
+from enumerator.dynamics.steppers import single_precision_for, stepper_for
 from enumerator.errors import InputError
-from enumerator.lanes.solve import BatchShape, solve_starts
+from enumerator.lanes.batch import BatchShape
+from enumerator.lanes.solve import solve_starts
 from enumerator.loss.overlaps import FEASIBLE, check_feasible
 from enumerator.minima.effective import PARALLEL
 from enumerator.problem import Campaign
@@ -55,7 +56,7 @@ def check_solvable(campaign: Campaign) -> None:
     else:
         stepper_for(campaign.dynamics, landscape.equations, campaign.tolerances)
     if campaign.tolerances.single_above:
-        transient_for(campaign.dynamics, landscape.equations, campaign.tolerances)
+        single_precision_for(campaign.dynamics, landscape.equations, campaign.tolerances)
     if landscape.second_layer == "trained" and not landscape.merges:
         raise InputError(
             f"`second_layer` trained goes with constraint none and activation {' or '.join(homogeneous())} in this "

@@ -15,8 +15,9 @@ from enumerator.dynamics.implicit import STEP_COST, implicit_flow
 from enumerator.dynamics.steppers import stepper_for
 from enumerator.dynamics.symmetric_starts import Projection, projection
 from enumerator.errors import InputError
+from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.sampling import initial_weights, start_classes
-from enumerator.lanes.solve import BatchShape, solve_starts
+from enumerator.lanes.solve import solve_starts
 from enumerator.loss.overlaps import lift
 from enumerator.loss.population import compiled_gradient, exact_loss
 from enumerator.loss.second_layer import EXTRA
@@ -57,7 +58,7 @@ def replay(campaign: Campaign, index: int) -> pa.Table:
     classes = start_classes(campaign, indices)
     project = projection(None if classes is None else jnp.asarray(classes[0]), V)
     stepper = stepper_for(campaign.dynamics, campaign.landscape.equations, campaign.tolerances)
-    first, last = stepper.transient or stepper, int(retired.evaluations[0])
+    first, last = stepper.single or stepper, int(retired.evaluations[0])
     state = jax.jit(lambda W: first.init(V, project, W))(jnp.asarray(initial_weights(campaign, indices)[0]))
     passed = [(state.W, state.evaluations, state.flow_time, state.gradient_norm)]
     state = _walk(campaign, first, project, state, last, passed)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from enumerator.lanes.solve import Outcome, solve_shard
+from enumerator.lanes.solve import solve_shard
 from enumerator.problem import Campaign, InitialLaw, Landscape
+from enumerator.starts import Outcome
 from tests.support.references import published_cases
 
 # The published losses have ten digits, the eigenvalues nine decimals.

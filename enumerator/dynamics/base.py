@@ -16,17 +16,18 @@ class Stepper(NamedTuple):
     """`init` and `tick` take the teachers V (M, r), the projection of the lane's symmetry, and the lane.
 
     A tick costs one evaluation. The state is a pytree with W, gradient_norm, flow_time and
-    evaluations; the rest is its own. Where lanes begin with another stepper, that is `transient`. Such a one has
-    `lasts`, of V and a lane; a tick leaves a lane that no longer lasts as it is, for `handed_over` to take.
+    evaluations; the rest is its own. Where lanes begin in single precision, `single` is the stepper that they begin
+    with. Such a one has `lasts`, of V and a lane; a tick leaves a lane that no longer lasts as it is, for `handed_over`
+    to take.
     """
 
     init: Callable[[Teachers, Projection, Float[Array, "K D"]], Any]
     tick: Callable[[Teachers, Projection, Any], Any]
-    transient: Stepper | None = None
+    single: Stepper | None = None
     lasts: Callable[[Teachers, Any], Bool[Array, ""]] | None = None
 
 
 def handed_over(stepper: Stepper, V: Teachers, project: Projection, lane: Any) -> Any:
-    """A lane of the transient of a stepper, begun anew by the stepper itself; flow time and evaluations go on."""
+    """A lane in single precision, begun anew by the stepper itself; flow time and evaluations go on."""
     new = stepper.init(V, project, lane.W)
     return replace(new, flow_time=lane.flow_time, evaluations=lane.evaluations + new.evaluations)

@@ -25,7 +25,7 @@ def stepper(dynamics: Dynamics, equations: Equations, tolerances: Tolerances) ->
     if not tolerances.single_above:
         return precise
     single = _stepper(partial(in_single_precision, field), equations, tolerances, SINGLE_PROBE_LENGTH)
-    return precise._replace(transient=_until_small(single, tolerances))
+    return precise._replace(single=_until_small(single, tolerances))
 
 
 def _stepper(

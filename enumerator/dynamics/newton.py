@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from enumerator.activations.geometry import Teachers
 from enumerator.dynamics.base import Stepper
 from enumerator.dynamics.symmetric_starts import Projection
-from enumerator.dynamics.trust_region import Model, newton_init, newton_tick
+from enumerator.dynamics.trust_region import Model, trust_region_init, trust_region_tick
 from enumerator.errors import InputError
 from enumerator.loss.equations import Equations
 from enumerator.loss.population import Derivatives, fast_derivatives, teacher_constant
@@ -34,6 +34,6 @@ def stepper(dynamics: Dynamics, equations: Equations, tolerances: Tolerances) ->
         return jnp.sqrt((V * V).sum())
 
     return Stepper(
-        init=lambda V, project, W: newton_init(model(V, project), W, scale(V) / 4),
-        tick=lambda V, project, state: newton_tick(model(V, project), scale(V), state),
+        init=lambda V, project, W: trust_region_init(model(V, project), W, scale(V) / 4),
+        tick=lambda V, project, state: trust_region_tick(model(V, project), scale(V), state),
     )

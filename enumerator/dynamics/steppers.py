@@ -27,9 +27,9 @@ def stepper_for(dynamics: Dynamics, equations: Equations, tolerances: Tolerances
     return STEPPERS[dynamics.name](dynamics, equations, tolerances)
 
 
-def transient_for(dynamics: Dynamics, equations: Equations, tolerances: Tolerances) -> Stepper:
+def single_precision_for(dynamics: Dynamics, equations: Equations, tolerances: Tolerances) -> Stepper:
     """The state machine of lanes whose gradient is large, in single precision; InputError where there is none."""
-    transient = None if dynamics.is_noisy else stepper_for(dynamics, equations, tolerances).transient
-    if transient is None:
+    single = None if dynamics.is_noisy else stepper_for(dynamics, equations, tolerances).single
+    if single is None:
         raise InputError(f"`precision` mixed goes with dynamics gradient-flow, got {dynamics.name}.")
-    return transient
+    return single

@@ -29,7 +29,7 @@ _LOSS_ROUNDING = 1e-13
 
 
 @struct.dataclass
-class NewtonState:
+class TrustRegionState:
     """A lane: the point with its loss and gradient, the trust radius, and conjugate gradients under way.
 
     `at` is what was evaluated for the next tick: at the trial point when `judging`, else along the direction.
@@ -55,10 +55,10 @@ def _dot(x: Float[Array, "K D"], y: Float[Array, "K D"]) -> Float[Array, ""]:
     return (x * y).sum()
 
 
-def newton_init(model: Model, W: Float[Array, "K D"], radius: float | Float[Array, ""]) -> NewtonState:
+def trust_region_init(model: Model, W: Float[Array, "K D"], radius: float | Float[Array, ""]) -> TrustRegionState:
     """A lane at its start, with the given first trust radius (Frobenius, reduced weights)."""
     at = model(W, jnp.zeros_like(W))
-    return NewtonState(
+    return TrustRegionState(
         W=W,
         loss=at.loss,
         gradient=at.gradient,
@@ -85,7 +85,9 @@ def _to_boundary(
     return -c / jnp.maximum(b + jnp.sqrt(b * b - a * c), 1e-300)
 
 
-def _conjugate_gradient(state: NewtonState, product: Float[Array, "K D"], forcing: Float[Array, ""]) -> NewtonState:
+def _conjugate_gradient(
+    state: TrustRegionState, product: Float[Array, "K D"], forcing: Float[Array, ""]
+) -> TrustRegionState:
     """One step of truncated conjugate gradients; it leads to a trial at the boundary or when solved."""
     old = _dot(state.residual, state.residual)
     curvature = _dot(state.direction, product)
@@ -107,7 +109,7 @@ def _conjugate_gradient(state: NewtonState, product: Float[Array, "K D"], forcin
     )
 
 
-def _judge(state: NewtonState, trial: Derivatives, largest: float | Float[Array, ""]) -> NewtonState:
+def _judge(state: TrustRegionState, trial: Derivatives, largest: float | Float[Array, ""]) -> TrustRegionState:
     """Accept or reject the trial point by the ratio of true to predicted decrease; conjugate gradients begin anew.
 
     `largest` is the norm of the teachers, the largest trust radius.
@@ -136,7 +138,7 @@ def _judge(state: NewtonState, trial: Derivatives, largest: float | Float[Array,
     )
 
 
-def newton_tick(model: Model, scale: float | Float[Array, ""], state: NewtonState) -> NewtonState:
+def trust_region_tick(model: Model, scale: float | Float[Array, ""], state: TrustRegionState) -> TrustRegionState:
     """A step of conjugate gradients, or the judgement of the trial point they led to; then the next evaluation.
 
     `scale` is the norm of the teachers: the unit of the gradient in the forcing term

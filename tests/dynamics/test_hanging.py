@@ -8,10 +8,10 @@ from enumerator.dynamics.implicit import implicit_flow
 from enumerator.errors import InputError
 from enumerator.follow import check_solvable
 from enumerator.lanes.sampling import initial_weights
-from enumerator.lanes.solve import Outcome, solve_starts
+from enumerator.lanes.solve import solve_starts
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from enumerator.replay import replay
-from enumerator.starts import Starts
+from enumerator.starts import Outcome, Starts
 from tests.support.stiff_reference import flow_end
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import least_squares
 
-from enumerator.dynamics.trust_region import newton_init, newton_tick
+from enumerator.dynamics.trust_region import trust_region_init, trust_region_tick
 from enumerator.lanes.solve import solve_shard
 from enumerator.loss.population import fast_derivatives, gradient, hessian, teacher_constant, weight_loss
 from enumerator.minima.polish import nearest_stationary, polish
@@ -24,10 +24,10 @@ def run(W, V, ticks):
         return fast_derivatives(RELU, x, V, direction, constant)
 
     def step(state, _):
-        state = newton_tick(model, 2.0, state)
+        state = trust_region_tick(model, 2.0, state)
         return state, state.loss
 
-    return jax.lax.scan(step, newton_init(model, W, 0.5), length=ticks)
+    return jax.lax.scan(step, trust_region_init(model, W, 0.5), length=ticks)
 
 
 def test_the_loss_falls_monotonically_and_the_end_is_a_minimum():

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from enumerator.dynamics.symmetric_starts import lane_classes
+from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.sampling import initial_weights
-from enumerator.lanes.solve import BatchShape, Outcome, solve_shard
+from enumerator.lanes.solve import solve_shard
 from enumerator.minima.distinct import match_points
 from enumerator.minima.polish import polish
 from enumerator.minima.stability import network_of
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
+from enumerator.starts import Outcome
 from tests.support.stiff_reference import flow_end
 
 

@@ -15,9 +15,11 @@ from enumerator.dynamics.implicit import STEP_COST
 from enumerator.dynamics.vector_field import gradient_flow, in_single_precision
 from enumerator.errors import InputError
 from enumerator.follow import check_solvable
+from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.kernels import kernels_of
-from enumerator.lanes.solve import BatchShape, Outcome, solve_shard
+from enumerator.lanes.solve import solve_shard
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
+from enumerator.starts import Outcome
 from enumerator.symmetry.canonical import canonical_form
 from enumerator.verification.verify import verify
 from tests.support.references import RELU
@@ -173,7 +175,7 @@ def test_it_does_not_contradict_a_given_tolerance():
         above(9e-5)
 
 
-def test_dynamics_without_a_transient_refuse_it_wherever_they_are_asked():
+def test_dynamics_without_single_precision_refuse_it_wherever_they_are_asked():
     tolerances = Tolerances(single_above=3e-3)
     with pytest.raises(InputError, match="`precision` mixed goes with dynamics gradient-flow, got newton"):
         solve_shard(Campaign(Landscape(4, 4), Dynamics("newton"), tolerances=tolerances), 0, 1)
@@ -203,13 +205,13 @@ def test_products_in_single_precision_are_not_rounded_further(name):
 
 
 def test_double_is_double_throughout():
-    """The program that advances the lanes; that of the transient has both precisions."""
+    """The program that advances the lanes; that of single precision has both precisions."""
     landscape, tolerances = Landscape(4, 4), Tolerances(single_above=3e-3)
     W, V = jnp.ones((2, 4, 4)), jnp.eye(4)
-    for is_transient in (False, True):
-        kernels = kernels_of(Dynamics(), landscape.equations, tolerances, 16, None, is_transient)
+    for is_single in (False, True):
+        kernels = kernels_of(Dynamics(), landscape.equations, tolerances, 16, None, is_single)
         text = str(jax.make_jaxpr(kernels.advance)(V, None, kernels.empty(V, None, W)))
-        assert "f64" in text and ("f32" in text) == is_transient
+        assert "f64" in text and ("f32" in text) == is_single
 
 
 def test_what_is_stored_is_verified_and_ends_there_when_it_is_run_again(tmp_path):

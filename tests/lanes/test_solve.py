@@ -6,7 +6,8 @@ import pytest
 
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.dynamics import steppers
-from enumerator.lanes.solve import BatchShape, solve_shard
+from enumerator.lanes.batch import BatchShape
+from enumerator.lanes.solve import solve_shard
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from tests.support.references import exact_global_spectrum
 

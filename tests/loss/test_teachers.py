@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from enumerator.lanes.solve import Outcome, solve_shard
+from enumerator.lanes.solve import solve_shard
 from enumerator.loss.population import hessian
 from enumerator.minima.polish import polish
 from enumerator.problem import Campaign, InitialLaw, Landscape
+from enumerator.starts import Outcome
 from tests.support.references import RELU, plain_loss
 
 # Rounded normal numbers, pinned: five teachers of various norms and angles in five dimensions, and in three.

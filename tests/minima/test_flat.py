@@ -4,13 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from enumerator.lanes.solve import Outcome, solve_shard
+from enumerator.lanes.solve import solve_shard
 from enumerator.loss.population import exact_loss, hessian
 from enumerator.minima.collapse import collapsed, loss_falls, nearest_groups, possible_groups
 from enumerator.minima.effective import effective_network, groups_of, zero_loss_network
 from enumerator.minima.flat import share_out, tangent_basis
 from enumerator.minima.stability import examine
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
+from enumerator.starts import Outcome
 from tests.support.references import RELU
 
 
