@@ -89,9 +89,10 @@ def _walk(campaign: Campaign, stepper: Stepper, project: Projection, state: Any,
     V, tolerances = jnp.asarray(campaign.landscape.teacher_factor), campaign.tolerances
 
     def goes_on() -> bool:
-        spent = state.evaluations >= tolerances.max_evaluations or state.flow_time >= tolerances.max_flow_time
+        is_spent = state.evaluations >= tolerances.max_evaluations or state.flow_time >= tolerances.max_flow_time
+        has_arrived = int(state.evaluations) >= last
         lasts = stepper.lasts is None or bool(stepper.lasts(V, state))
-        return int(state.evaluations) < last and lasts and not spent
+        return lasts and not has_arrived and not is_spent
 
     while goes_on():
         state, trace = ticks(state)

@@ -157,6 +157,43 @@ def _step_ratio(
     return jnp.clip(ratio, _SHRINK, jnp.where(accepted, _GROW, 1.0))
 
 
+def _error(state: RKCState, tolerance: float) -> Float[Array, ""]:
+    """The local error of the step that ends at the current stage, over what is allowed.
+
+    0.8 (y_n - y_n+1) + 0.4 h (f_n + f_n+1) is the error estimate of the paper.
+    """
+    estimate = 0.8 * (state.W - state.stage) + 0.4 * state.step * (state.rate + state.stage_rate)
+    return _norm(estimate) / (tolerance * _norm(state.stage))
+
+
+def _probed_stiffness(
+    state: RKCState, probed: Bool[Array, ""], probe_length: float
+) -> tuple[Float[Array, "K D"], Float[Array, ""]]:
+    """The direction of the next probe, and the stiffness: those of the state, or what the probe has told."""
+    change = state.stage_rate - state.rate
+    growth = _norm(change)
+    probe = jnp.where(probed, change / jnp.maximum(growth, np.finfo(np.float64).tiny), state.probe)
+    estimated = _PROBE_SAFETY * growth / (probe_length * _norm(state.W))
+    # Never below one half, a diagonal block of the Hessian of a neuron at rest: no step runs away.
+    return probe, jnp.where(probed, jnp.maximum(estimated, 0.5), state.stiffness)
+
+
+def _countdown(
+    state: RKCState, probed: Bool[Array, ""], finished: Bool[Array, ""], accepted: Bool[Array, ""]
+) -> Integer[Array, ""]:
+    """Steps to the next probe: none after a rejection."""
+    countdown = jnp.where(finished, jnp.where(accepted, state.steps_to_probe - 1, 0), state.steps_to_probe)
+    return jnp.where(probed, jnp.where(countdown < 0, countdown + 1, _PROBE_PERIOD), countdown)
+
+
+def _next_stage(state: RKCState, stages: Integer[Array, ""]) -> Float[Array, "K D"]:
+    """The next stage of the step under way, of `stages`."""
+    row = jnp.asarray(_OFFSETS)[state.method] + jnp.minimum(state.stage_number + 1, stages)
+    mu, nu, mu_rate, gamma_rate = jnp.asarray(_COEFFICIENTS)[row]
+    next_stage = (1 - mu - nu) * state.W + mu * state.stage + nu * state.previous
+    return next_stage + state.step * (mu_rate * state.stage_rate + gamma_rate * state.rate)
+
+
 def rkc_tick(
     field: VectorField,
     tolerance: float,
@@ -173,22 +210,13 @@ def rkc_tick(
     stages = jnp.asarray(STAGE_COUNTS, jnp.int32)[state.method]
     probed = state.stage_number == 0
     finished = state.stage_number >= stages
-
-    # 0.8 (y_n - y_n+1) + 0.4 h (f_n + f_n+1), the error estimate of the paper.
-    estimate = 0.8 * (state.W - state.stage) + 0.4 * state.step * (state.rate + rate)
-    error = _norm(estimate) / (tolerance * _norm(state.stage))
+    error = _error(state, tolerance)
     accepted = finished & (error <= 1)  # a NaN is no error below one: the step is rejected
     W = jnp.where(accepted, settle(state.stage), state.W)
     base_rate = jnp.where(accepted, rate, state.rate)
 
-    change = rate - state.rate
-    growth = _norm(change)
-    probe = jnp.where(probed, change / jnp.maximum(growth, np.finfo(np.float64).tiny), state.probe)
-    estimated = _PROBE_SAFETY * growth / (probe_length * _norm(state.W))
-    # Never below one half, a diagonal block of the Hessian of a neuron at rest: no step runs away.
-    stiffness = jnp.where(probed, jnp.maximum(estimated, 0.5), state.stiffness)
-    countdown = jnp.where(finished, jnp.where(accepted, state.steps_to_probe - 1, 0), state.steps_to_probe)
-    countdown = jnp.where(probed, jnp.where(countdown < 0, countdown + 1, _PROBE_PERIOD), countdown)
+    probe, stiffness = _probed_stiffness(state, probed, probe_length)
+    countdown = _countdown(state, probed, finished, accepted)
     probes = (finished | probed) & (countdown <= 0)
     begins = (finished | probed) & ~probes
 
@@ -196,10 +224,7 @@ def rkc_tick(
     wanted = jnp.where(wanted > 0, wanted, 1 / stiffness)
     step, method, weight = _choose_method(wanted, stiffness, state.evaluations)
 
-    row = jnp.asarray(_OFFSETS)[state.method] + jnp.minimum(state.stage_number + 1, stages)
-    mu, nu, mu_rate, gamma_rate = jnp.asarray(_COEFFICIENTS)[row]
-    next_stage = (1 - mu - nu) * state.W + mu * state.stage + nu * state.previous
-    next_stage = next_stage + state.step * (mu_rate * rate + gamma_rate * state.rate)
+    next_stage = _next_stage(state, stages)
     first_stage = jnp.where(probes, _probe_point(W, probe, probe_length), W + weight * step * base_rate)
     stage = jnp.where(begins | probes, first_stage, next_stage)
     return RKCState(

@@ -122,6 +122,11 @@ def _lowest_on_sphere(
     return ends, jax.vmap(lambda u: rate(u) @ u)(ends)
 
 
+def _vanished(length: float) -> bool:
+    """Whether a step is too short to be one."""
+    return not length > np.finfo(float).tiny  # true for NaN
+
+
 class _Flow:
     """One lane under way; dead neurons are rows of zeros."""
 
@@ -188,7 +193,7 @@ class _Flow:
         rate = self.rate(y)
         fastest = -min(float(values.min(initial=0.0)), -np.finfo(float).tiny)
         length = min(length, _LONGEST_ESCAPE / fastest)
-        while length > np.finfo(float).tiny:
+        while not _vanished(length):
             inverse = np.zeros((len(y), len(y)))
             inverse[np.ix_(moves, moves)] = (vectors / (1 + length * _D * values)) @ vectors.T
             first = inverse @ rate

@@ -186,7 +186,8 @@ class _Search:
             while True:
                 teachers = self._teachers(candidate, students)
                 new, students = self._students(candidate, teachers)
-                if not new > gain + _ROUNDING * self.squares:
+                rises = new > gain + _ROUNDING * self.squares
+                if not rises:
                     break
                 gain = new
             if gain > best:

@@ -64,7 +64,9 @@ def finish(campaign: Campaign, basins: Basins, X: Lane, row: dict[str, Any]) -> 
                 return found
             look_below = max(norm * tolerances.retry_factor, basins.at_rest)
             polish_below = max(norm * tolerances.newton_retry_factor, basins.at_rest) if polishes else polish_below
-        if norm <= _ROUNDING * basins.at_rest or STEP_COST * at.steps >= tolerances.max_evaluations:
+        is_rounding = norm <= _ROUNDING * basins.at_rest
+        is_spent = STEP_COST * at.steps >= tolerances.max_evaluations
+        if is_rounding or is_spent:
             return found
     return found
 

@@ -34,7 +34,8 @@ def polish(
         return x, slope, jnp.where(better, new_norm, norm), new_norm < 0.5 * norm, count + 1
 
     def goes_on(carry: tuple) -> Bool[Array, ""]:
-        return carry[3] & (carry[4] < iterations)
+        _, _, _, halves, count = carry
+        return halves & (count < iterations)
 
     slope, norm = norm_at(W)
     x, _, norm, _, _ = jax.lax.while_loop(goes_on, body, (W, slope, norm, jnp.asarray(True), 0))
@@ -56,6 +57,26 @@ _PATIENCE = 6
 
 # A norm below this part of that of the teachers has few digits left; when it no longer falls by half it has none.
 _ROUNDING = 1e-12
+
+
+def _overdamped(damping: float) -> bool:
+    """Whether no step is worth trying at this damping."""
+    return damping > _MOST_DAMPING
+
+
+def _bends_little(step: NDArray[np.float64], bend: NDArray[np.float64]) -> bool:
+    """Whether the correction of a step for its curvature is small beside it."""
+    return bool(2 * np.linalg.norm(bend) <= _MOST_BEND * np.linalg.norm(step))
+
+
+def _converged(norms: list[float], rounding: float) -> bool:
+    """Whether the last of the norms is rounding, and no longer falls by half."""
+    return norms[-1] > 0.5 * norms[-2] and norms[-1] <= rounding
+
+
+def _stalled(norms: list[float]) -> bool:
+    """Whether the norm has not halved in `_PATIENCE` steps."""
+    return len(norms) > _PATIENCE and norms[-1] > 0.5 * norms[-1 - _PATIENCE]
 
 
 def nearest_stationary(
@@ -84,7 +105,7 @@ def nearest_stationary(
     for _ in range(iterations):
         H = np.asarray(compiled_hessian(g, jnp.asarray(x), teachers, a)).reshape(x.size, x.size)
         values, vectors = np.linalg.eigh(H)
-        while damping <= _MOST_DAMPING:
+        while not _overdamped(damping):
             inverse = values / (values**2 + damping**2)
             step = -(vectors @ (inverse * (vectors.T @ at.ravel()))).reshape(x.shape)
             # The gradient along the step is at + H step + bend/2: what its curvature adds to the way.
@@ -92,16 +113,14 @@ def nearest_stationary(
             bend = -(vectors @ (inverse * (vectors.T @ (2 * change / _PROBED).ravel()))).reshape(x.shape)
             bend = bend if norm > rounding else np.zeros_like(bend)  # which would be a difference of roundings
             new_at, new_norm = slope(x + step + bend / 2)
-            if new_norm < norm and 2 * np.linalg.norm(bend) <= _MOST_BEND * np.linalg.norm(step):
+            if new_norm < norm and _bends_little(step, bend):
                 x, at, norm, damping = x + step + bend / 2, new_at, new_norm, damping / _DAMPS
                 break
             damping *= _DAMPS
         else:
             break
         norms.append(norm)
-        if norm > 0.5 * norms[-2] and norm <= rounding:
-            break
-        if len(norms) > _PATIENCE and norm > 0.5 * norms[-1 - _PATIENCE]:
+        if _converged(norms, rounding) or _stalled(norms):
             break
     return x, norm
 

@@ -117,6 +117,25 @@ def _flat_directions(network: Network) -> int:
     return (hidden // 2 if landscape.g.is_odd else hidden - 1) * rank
 
 
+def _verdicts(
+    network: Network,
+    spectrum: NDArray[np.float64],
+    perpendicular: NDArray[np.float64],
+    splitting: Splitting,
+    definite: float,
+) -> tuple[str, str]:
+    """The verdict in the span of the teachers, and that in every dimension, from the eigenvalues of both kinds."""
+    largest = float(spectrum.max(initial=0.0))
+    own = _sign_verdict(spectrum, largest, definite)
+    if own == UNDECIDED and has_zero_loss(network.loss, network.landscape):
+        own = FLAT_MINIMUM  # flat to the digits there are: nothing is lower
+    if network.scale_directions:
+        own = _worst(own, FLAT_MINIMUM)
+    verdict = _worst(own, _hidden_verdict(network, splitting.inside, definite))
+    beyond = _sign_verdict(perpendicular, largest, definite)
+    return verdict, _worst(verdict, beyond, _hidden_verdict(network, np.minimum(*splitting), definite))
+
+
 def examine(
     W: NDArray[np.float64], landscape: Landscape, tolerances: Tolerances, signs: NDArray[np.float64] | None = None
 ) -> StationaryPoint:
@@ -129,28 +148,14 @@ def examine(
     layers).
     """
     network = network_of(W, landscape, signs)
-    g = landscape.g
-    size, rank = network.W.size, landscape.teacher_rank
     at = curvature_of(landscape.equations, network.W, landscape.teacher_factor, network.second_layer_weights)
     spectrum = np.asarray(np.linalg.eigvalsh(at.hessian), np.float64)
     perpendicular = np.asarray(np.linalg.eigvalsh(at.above), np.float64)
-    largest, definite = float(spectrum.max(initial=0.0)), tolerances.definite
-    flat = np.abs(spectrum) <= definite * largest
-    splits = bool(size) and landscape.merges
-    splitting = splitting_of(at.H, at.C, network.W, g.own_weight) if splits else Splitting(np.zeros(0), np.zeros(0))
-    lowest = np.minimum(*splitting)
-
-    own = _sign_verdict(spectrum, largest, definite)
-    if own == UNDECIDED and has_zero_loss(network.loss, landscape):  # flat to the digits there are: nothing is lower
-        own = FLAT_MINIMUM
-    if network.scale_directions:
-        own = _worst(own, FLAT_MINIMUM)
-    verdict = _worst(own, _hidden_verdict(network, splitting.inside, definite))
-    above = _worst(
-        verdict,
-        _sign_verdict(perpendicular, largest, definite),
-        _hidden_verdict(network, lowest, definite),
-    )
+    flat = np.abs(spectrum) <= tolerances.definite * float(spectrum.max(initial=0.0))
+    splits, splitting = bool(network.W.size) and landscape.merges, Splitting(np.zeros(0), np.zeros(0))
+    if splits:
+        splitting = splitting_of(at.H, at.C, network.W, landscape.g.own_weight)
+    verdict, above = _verdicts(network, spectrum, perpendicular, splitting, tolerances.definite)
     point = StationaryPoint(
         landscape=landscape,
         W=network.W,
@@ -168,7 +173,7 @@ def examine(
         perpendicular_min=float(perpendicular.min(initial=np.inf)),
         perpendicular_spectrum=perpendicular,
         flat_dimension=int(flat.sum()) + _flat_directions(network) + network.scale_directions,
-        splitting_min=float(splitting.inside.min()) if splits and rank > 1 else None,
+        splitting_min=float(splitting.inside.min()) if splits and landscape.teacher_rank > 1 else None,
         splitting_min_perpendicular=float(splitting.perpendicular.min()) if splits else None,
         radius=0.0,
         second_layer_weights=network.second_layer_weights,
