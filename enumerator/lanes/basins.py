@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,15 +12,15 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from enumerator.lanes.basin import Basin, basin_of
 from enumerator.loss.population import as_numpy
 from enumerator.loss.second_layer import Student, normal_form
-from enumerator.minima.balls import certified_radius, largest_reach
 from enumerator.minima.collapse import NEAR, collapsed, loss_falls, nearest_member, possible_groups
-from enumerator.minima.curvature import lifted_distance, manifold_newton, possible_lifts
-from enumerator.minima.distinct import PointsByLoss, canonical, loss_gap, match_points
+from enumerator.minima.curvature import lifted_distance, polish_on_manifold, possible_lifts
+from enumerator.minima.distinct import ByLoss, is_same, loss_gap
 from enumerator.minima.effective import PARALLEL, groups_of, merged_student, zero_loss_network
-from enumerator.minima.polish import compiled_polish, distance_by_newton, nearest_stationary
-from enumerator.minima.recognition import Recogniser, loss_window
+from enumerator.minima.polish import compiled_polish, distance_by_one_step, nearest_stationary
+from enumerator.minima.recognition import Recogniser
 from enumerator.minima.stability import examine, network_of, stays_merged
 from enumerator.points import FLAT_MINIMUM, SADDLE, Network, StationaryPoint, has_zero_loss
 from enumerator.problem import Campaign, Landscape
@@ -28,23 +29,23 @@ from enumerator.problem import Campaign, Landscape
 Method = Callable[[Landscape, NDArray[np.float64], NDArray[np.float64] | None], tuple[NDArray[np.float64], float]]
 
 
-def newton(
+def _polish(
     landscape: Landscape, W: NDArray[np.float64], signs: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], float]:
-    """Newton's method from W, see `polish` and `manifold_newton`."""
+    """By Newton's method, see `polish` and `polish_on_manifold`."""
     g, manifold, _ = landscape.equations
     if not manifold.is_free:
-        return manifold_newton(landscape.equations, manifold.project(W), landscape.teacher_factor)
+        return polish_on_manifold(landscape.equations, manifold.project(W), landscape.teacher_factor)
     x, slope = compiled_polish(g, jnp.asarray(W), jnp.asarray(landscape.teacher_factor), signs)
     return as_numpy(x), float(slope)
 
 
-def slowly(
+def _polish_slowly(
     landscape: Landscape, W: NDArray[np.float64], signs: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], float]:
     """By the norm of the gradient, see `nearest_stationary`; Newton's method again on a manifold."""
     if not landscape.equations.manifold.is_free:
-        return newton(landscape, W, signs)
+        return _polish(landscape, W, signs)
     return nearest_stationary(landscape.g, W, landscape.teacher_factor, signs)
 
 
@@ -59,28 +60,33 @@ _LOSS_ROUNDING = 1e-12
 _AT_REST = 1e-9
 
 
-class Ball(NamedTuple):
-    """A certified ball: its Frobenius radius (0: none), and how far above its centre's loss a lane in it can be.
-
-    Below `level` above the centre no descent leaves the ball, whatever its way; `steepest` bounds the curvature in it.
-    """
-
-    radius: float
-    window: float
-    level: float
-    steepest: float
-
-
 class End(NamedTuple):
-    """Where a lane ends: position of the point, its Frobenius distance from the lane, and what it is."""
+    """Where a lane ends: the basin of the point, its Frobenius distance from the lane, and what it is."""
 
-    point: int
+    basin: Basin
     distance: float
     is_minimum: bool
 
 
+class _Lane(NamedTuple):
+    """A lane whose end is asked for. `above`: it is not in the span of the teachers."""
+
+    student: Student
+    loss: float
+    gradient_norm: float
+    above: bool
+
+
+class _Polished(NamedTuple):
+    """The basin of the point that a student was polished to, with the weights (K_eff, r + p) and signs found there."""
+
+    basin: Basin
+    network: NDArray[np.float64]
+    signs: NDArray[np.float64] | None
+
+
 class Basins:
-    """The stationary points met so far, and the certified balls around the minima among them.
+    """The stationary points met so far, by position, and the certified balls around the minima among them.
 
     A lane is captured only inside such a ball, where the flow provably ends in the centre, so that
     the answer for a lane does not depend on what is in hand when it is asked.
@@ -90,18 +96,20 @@ class Basins:
         self.campaign = campaign
         self.landscape = campaign.landscape
         self.scale = self.landscape.teacher_scale
-        self.points = PointsByLoss()
-        # For lanes in the span of the teachers (False), which they never leave, and outside it (True); and the
-        # highest losses of lanes in the balls, by position.
-        self.balls: dict[bool, list[Ball]] = {False: [], True: []}
-        self._highest = {above: np.zeros(0) for above in self.balls}
-        self._levels: list[NDArray[np.float64]] = []
         self.recogniser = Recogniser(self.landscape)
-        self._canonical: dict[int, StationaryPoint] = {}
+        self._met: ByLoss[Basin] = ByLoss()
+        # The highest losses of lanes in the balls (n, 2), inside and beyond the span, to compare all at once.
+        self._highest = np.zeros((0, 2))
         # The point that stands for all points of zero loss, if there are any; in hand from the start.
         network = zero_loss_network(self.landscape)
         signs = np.ones(len(network)) if network is not None and self.landscape.equations.is_trained else None
-        self.zero = -1 if network is None else self._add(examine(network, self.landscape, campaign.tolerances, signs))
+        self.zero = None if network is None else self._add(examine(network, self.landscape, campaign.tolerances, signs))
+
+    def __len__(self) -> int:
+        return len(self._met)
+
+    def __getitem__(self, position: int) -> Basin:
+        return self._met[position]
 
     @property
     def first_look(self) -> float:
@@ -118,35 +126,22 @@ class Basins:
         """Gradient norm below which a lane may rest on a saddle: ten times that of a polished point."""
         return 10 * self.campaign.tolerances.stationary * self.scale
 
-    def _add(self, point: StationaryPoint) -> int:
-        for above, balls in self.balls.items():
-            radius = self._stable(point, certified_radius(point, above), above)
-            reach, bend = largest_reach(point, radius)
-            lowest = point.hessian_min if not above else min(point.hessian_min, point.perpendicular_min)
-            # On the sphere of radius `reach` the loss is at least this much above that of the centre.
-            level = reach**2 * (lowest / 2 - bend * reach / 6) if radius > 0 else 0.0
-            steepest = max(point.hessian_max, float(point.perpendicular_spectrum.max(initial=0.0))) + bend * reach
-            ball = Ball(radius, loss_window(point, reach, bend), level, steepest)
-            balls.append(ball)
-            highest = point.loss + ball.window if radius > 0 else -np.inf
-            self._highest[above] = np.append(self._highest[above], highest)
-        self._levels.append(np.sort(point.R, axis=None))
-        return self.points.add(point)
+    def _add(self, point: StationaryPoint) -> Basin:
+        basin = basin_of(point, self.campaign, len(self))
+        self._met.add(basin)
+        self._highest = np.append(self._highest, [[basin.inside.highest, basin.beyond.highest]], axis=0)
+        return basin
 
-    def _stable(self, point: StationaryPoint, radius: float, above: bool) -> float:
-        """The part of a certified radius in which the steps of the dynamics, if it has any, contract.
+    def _near(self, loss: float, width: float) -> list[Basin]:
+        """The basins of the points whose loss is at most `width` from this one."""
+        return [self[position] for position in self._met.near(loss, width)]
 
-        A step of gradient descent multiplies the distance by 1 - step x (mean Hessian), whose eigenvalues are
-        positive in the ball, and at most largest + L radius/2. On a manifold the projection after each step adds
-        curvature; there twice these eigenvalues must contract.
-        """
-        step = self.campaign.dynamics.step
-        if step is None or radius == 0 or self.landscape.equations.is_trained:
-            return radius
-        reach, bend = largest_reach(point, radius)
-        largest = max(point.hessian_max, float(point.perpendicular_spectrum.max(initial=0.0)) if above else 0.0)
-        most = (2 if self.landscape.equations.manifold.is_free else 1) / step
-        return min(radius, max(0.0, 2 * (most - largest) / bend) * radius / reach)
+    def _possible(self, lane: _Lane) -> Iterator[Basin]:
+        """The basins with a ball that may hold a lane of this loss."""
+        rounding = _LOSS_ROUNDING * self.landscape.overlap_scale
+        highest = self._highest[:, int(lane.above)]
+        possible = (self._met.losses - rounding <= lane.loss) & (lane.loss <= highest)
+        return map(self.__getitem__, np.flatnonzero(possible).tolist())
 
     def _groups(self, W: NDArray[np.float64]) -> NDArray[np.intp]:
         """Groups (K,) of parallel students of W (K, r), where the activation merges them."""
@@ -156,38 +151,31 @@ class Basins:
         """Groups of students that may be merging, see `possible_groups`."""
         return possible_groups(W, self.scale) if self.landscape.merges else []
 
-    def canonical(self, position: int) -> StationaryPoint:
-        """The point at a position, in canonical order and with its isotropy group."""
-        if position not in self._canonical:
-            self._canonical[position] = canonical(self.points[position])
-        return self._canonical[position]
-
-    def _holds(self, position: int, above: bool, distance: float, loss: float, stretch: float) -> bool:
-        """Whether the ball of a point holds a lane at this distance, with this loss, for good.
+    def _captures(self, basin: Basin, lane: _Lane, distance: float) -> bool:
+        """Whether the ball of a point holds a lane at this distance for good.
 
         Gradient flow and descent come nearer to the centre all the time. With a trained second layer the neurons
         descend, but not along the gradient: there the loss must be too low to leave, and a step too short to raise it.
         """
-        ball = self.balls[above][position]
+        ball = basin.ball(lane.above)
         if not distance < ball.radius:  # strictly: a radius of zero certifies nothing
             return False
         if not self.landscape.equations.is_trained:
             return True
         step = self.campaign.dynamics.step or 0.0
         # The neurons may grow on their way, by the radius each at the most, and their stretch by twice that.
-        steady = step * ball.steepest * (stretch + 2 * ball.radius) <= 1
-        return steady and loss - self.points[position].loss < ball.level
+        steady = step * ball.steepest * (lane.student.stretch + 2 * ball.radius) <= 1
+        return steady and lane.loss - basin.loss < ball.level
 
-    def _recognised(self, student: Student, loss: float, above: bool) -> End | None:
+    def _recognised(self, lane: _Lane) -> End | None:
         """The minimum in hand whose ball holds the lane, if the assignments find it."""
-        rounding = _LOSS_ROUNDING * self.landscape.overlap_scale
-        possible = (self.points.losses - rounding <= loss) & (loss <= self._highest[above])
-        for position in np.flatnonzero(possible).tolist():
-            if self.recogniser.is_beyond(student.U, self._levels[position], self.balls[above][position].radius):
+        student = lane.student
+        for basin in self._possible(lane):
+            if self.recogniser.is_beyond(student.U, basin.overlaps, basin.ball(lane.above).radius):
                 continue
-            distance = self.recogniser.distance(student.U, self.points[position], student.signs)
-            if self._holds(position, above, distance, loss, student.stretch):
-                return End(position, distance, True)
+            distance = self.recogniser.distance(student.U, basin.point, student.signs)
+            if self._captures(basin, lane, distance):
+                return End(basin, distance, True)
         return None
 
     def _polished(
@@ -195,65 +183,64 @@ class Basins:
         W: NDArray[np.float64],
         groups: NDArray[np.intp],
         signs: NDArray[np.float64] | None,
-        method: Method = newton,
-    ) -> tuple[int, NDArray[np.float64], NDArray[np.float64] | None] | None:
-        """The stationary point that a method finds from the merged groups of W (K, r + p): position, weights, signs."""
+        method: Method = _polish,
+    ) -> _Polished | None:
+        """The stationary point that a method finds from the merged groups of W (K, r + p)."""
         (network, own), norm = merged_student(W, groups, signs), 0.0
         if len(network):
             network, norm = method(self.landscape, network, own)
         if not norm <= self.campaign.tolerances.stationary * self.scale:
             return None
         known = self._known(network_of(network, self.landscape, own))
-        if known < 0:
+        if known is None:
             known = self._add(examine(network, self.landscape, self.campaign.tolerances, own))
-        return known, network, own
+        return _Polished(known, network, own)
 
-    def _known(self, network: Network) -> int:
-        """The position of a polished network among the points in hand, or -1.
+    def _known(self, network: Network) -> Basin | None:
+        """The basin of a polished network, if its point is in hand.
 
         Mostly an assignment shows that it is one of them, and spares the search among all permutations.
         """
-        for position in self.points.near(network.loss, loss_gap(network)):
-            if self.recogniser.is_same(network, self.points[position]):
-                return position
-        return match_points([network], self.points)[0]
+        near = self._near(network.loss, loss_gap(network))
+        assigned = (basin for basin in near if self.recogniser.is_same(network, basin.point))
+        searched = (basin for basin in near if is_same(network, basin.point))
+        return next(itertools.chain(assigned, searched), None)
 
     def _lifts(self, W: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """W (K, D) without perpendicular parts that vanish in the end: without any, where nothing is constrained."""
         rank = self.landscape.teacher_rank
         return [W[:, :rank]] if self.landscape.equations.manifold.is_free else possible_lifts(W, rank)
 
-    def _isolated(self, student: Student, loss: float, gradient_norm: float, above: bool) -> End | None:
+    def _isolated(self, lane: _Lane) -> End | None:
         """The polished lane, if its ball holds the lane, or if it is a saddle that the lane rests on."""
-        rank, W = self.landscape.teacher_rank, student.U
+        student, rank, W = lane.student, self.landscape.teacher_rank, lane.student.U
         for lift in self._lifts(W):
             groups = self._groups(lift)
             polished = self._polished(lift, groups, student.signs)
             if polished is None:
                 continue
-            position, network, _ = polished
             if self.landscape.equations.manifold.is_free:
-                gap = np.linalg.norm(merged_student(lift, groups, student.signs)[0] - network)
+                gap = np.linalg.norm(merged_student(lift, groups, student.signs)[0] - polished.network)
                 distance = float(np.hypot(gap, np.linalg.norm(W[:, rank:])))
             else:
-                distance = lifted_distance(W, network, rank)
-            if self._holds(position, above, distance, loss, student.stretch):
-                return End(position, distance, True)
-            rests = gradient_norm <= self.at_rest and distance <= _AT_REST * self.scale
-            if rests and self.points[position].verdict == SADDLE:
-                return End(position, distance, False)
+                distance = lifted_distance(W, polished.network, rank)
+            if self._captures(polished.basin, lane, distance):
+                return End(polished.basin, distance, True)
+            rests = lane.gradient_norm <= self.at_rest and distance <= _AT_REST * self.scale
+            if rests and polished.basin.point.verdict == SADDLE:
+                return End(polished.basin, distance, False)
         return None
 
-    def _reaches_zero_loss(self, student: Student, loss: float) -> End | None:
+    def _reaches_zero_loss(self, lane: _Lane) -> End | None:
         """Zero loss, if the lane merges into one of a family of students, or is there already to all digits."""
-        if self.zero < 0:
+        if self.zero is None:
             return None
-        network = self.points[self.zero].W
+        student, network = lane.student, self.zero.point.W
         if len(network) < self.landscape.students:
             target = nearest_member(student.U, network, self.landscape, student.signs)
             distance = self._falls_to(student, target)
         else:
-            distance = self._rests_at_zero_loss(student, loss, network)
+            distance = self._rests_at_zero_loss(student, lane.loss, network)
         return None if distance is None else End(self.zero, distance, True)
 
     def _rests_at_zero_loss(self, student: Student, loss: float, network: NDArray[np.float64]) -> float | None:
@@ -271,17 +258,17 @@ class Basins:
         is_downhill = loss_falls(student.U, target, self.landscape, student.signs)
         return float(np.linalg.norm(student.U - target)) if is_downhill else None
 
-    def _is_at_zero_loss(self, student: Student, loss: float) -> End | None:
+    def _is_at_zero_loss(self, lane: _Lane) -> End | None:
         """Zero loss, where a lane at rest is there in its own way, far from the teachers and from all their copies.
 
         So it may be where some teachers sum to zero: with neurons b v and -(1 - b) v in the place of each of them, for
         any b, a student is the same function. Nothing is lower. The distance is that of Newton's method.
         """
-        landscape = self.landscape
-        if self.zero < 0 or not has_zero_loss(loss, landscape) or not landscape.equations.manifold.is_free:
+        landscape, student = self.landscape, lane.student
+        if self.zero is None or not has_zero_loss(lane.loss, landscape) or not landscape.equations.manifold.is_free:
             return None
         definite = self.campaign.tolerances.definite
-        distance = distance_by_newton(landscape.g, student.U, landscape.teacher_factor, student.signs, definite)
+        distance = distance_by_one_step(landscape.g, student.U, landscape.teacher_factor, student.signs, definite)
         return End(self.zero, distance, True) if distance <= NEAR * self.scale else None
 
     def _rests_on_a_line(self, student: Student) -> End | None:
@@ -297,24 +284,24 @@ class Basins:
         is_left = np.abs(np.bincount(sides, weights=signs * U[:, 0], minlength=2)) > PARALLEL * self.scale
         groups = np.where(is_left[sides], sides - (not is_left[0]), -1)
         polished = self._polished(U, groups, signs)
-        if polished is None or self.points[polished[0]].verdict != FLAT_MINIMUM:
+        if polished is None or polished.basin.point.verdict != FLAT_MINIMUM:
             return None
         V, definite = self.landscape.teacher_factor, self.campaign.tolerances.definite
-        return End(polished[0], distance_by_newton(self.landscape.g, U, V, signs, definite), True)
+        return End(polished.basin, distance_by_one_step(self.landscape.g, U, V, signs, definite), True)
 
-    def _merges(self, student: Student, above: bool) -> End | None:
-        """The flat minimum that groups of the lane merge into, in the span of the teachers or (`above`) beyond it."""
-        W, signs = student.U, student.signs
+    def _merges(self, lane: _Lane) -> End | None:
+        """The flat minimum that groups of the lane merge into."""
+        student, W, signs = lane.student, lane.student.U, lane.student.signs
         for groups in self._tried_groups(W[:, : self.landscape.teacher_rank]):
             polished = self._polished(W[:, : self.landscape.teacher_rank], groups, signs)
-            if polished is None or self.points[polished[0]].verdict != FLAT_MINIMUM:
+            if polished is None or polished.basin.point.verdict != FLAT_MINIMUM:
                 continue
-            position, network, own = polished
+            basin, network, own = polished
             relative = None if signs is None or own is None else signs * np.append(own, 1.0)[groups]
-            stays = stays_merged(network, groups, self.landscape, own, signs, above)
+            stays = stays_merged(network, groups, self.landscape, own, signs, lane.above)
             distance = self._falls_to(student, collapsed(W, network, groups, relative)) if stays else None
             if distance is not None:
-                return End(position, distance, True)
+                return End(basin, distance, True)
         return None
 
     def _falls_to(self, student: Student, target: NDArray[np.float64] | None) -> float | None:
@@ -342,16 +329,16 @@ class Basins:
         Points that are not in hand are found only if the lane is polished (`polishes`).
         """
         student = self.student(lane)
-        above = bool(student.U[:, self.landscape.teacher_rank :].any())
-        found = self._recognised(student, loss, above)
+        at = _Lane(student, loss, gradient_norm, bool(student.U[:, self.landscape.teacher_rank :].any()))
+        found = self._recognised(at)
         if found is None and gradient_norm <= self.campaign.tolerances.collapse_below * self.scale:
-            found = self._reaches_zero_loss(student, loss)
+            found = self._reaches_zero_loss(at)
         if found is None and polishes:
-            found = self._isolated(student, loss, gradient_norm, above) or self._merges(student, above)
+            found = self._isolated(at) or self._merges(at)
         if found is None and gradient_norm <= self.at_rest:
-            found = self._is_at_zero_loss(student, loss) or self._rests_on_a_line(student)
-        if found is not None and self.zero >= 0 and has_zero_loss(self.points[found.point].loss, self.landscape):
-            return found._replace(point=self.zero)
+            found = self._is_at_zero_loss(at) or self._rests_on_a_line(student)
+        if found is not None and self.zero is not None and has_zero_loss(found.basin.loss, self.landscape):
+            return found._replace(basin=self.zero)
         return found
 
     def lingered(self, lane: NDArray[np.float64], loss: float) -> End | None:
@@ -362,8 +349,8 @@ class Basins:
         W, signs, _ = self.student(lane)
         reach = NEAR * self.scale
         window = _LINGERING_LOSS * self.landscape.overlap_scale
-        near = [k for k in self.points.near(loss, window) if self.points[k].verdict == SADDLE]
-        ends = [End(k, self.recogniser.distance(W, self.points[k], signs), False) for k in near]
+        near = [basin for basin in self._near(loss, window) if basin.point.verdict == SADDLE]
+        ends = [End(basin, self.recogniser.distance(W, basin.point, signs), False) for basin in near]
         nearest = min(ends, key=lambda end: end.distance, default=None)
         if nearest is not None and nearest.distance <= reach:
             return nearest
@@ -372,9 +359,9 @@ class Basins:
         for groups in [alone, *self._tried_groups(lift)]:
             polished = self._polished(lift, groups, signs)
             if polished is None and groups is alone:
-                polished = self._polished(lift, groups, signs, slowly)
-            if polished is not None and self.points[polished[0]].verdict == SADDLE:
-                distance = self._distance_to(W, polished[1], groups)
+                polished = self._polished(lift, groups, signs, _polish_slowly)
+            if polished is not None and polished.basin.point.verdict == SADDLE:
+                distance = self._distance_to(W, polished.network, groups)
                 if distance <= reach:
-                    return End(polished[0], distance, False)
+                    return End(polished.basin, distance, False)
         return None

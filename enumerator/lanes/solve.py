@@ -50,7 +50,7 @@ class _Look:
 def _ended(end: End) -> dict[str, Any]:
     """The columns of a start that ends in a stationary point."""
     outcome = Outcome.CONVERGED if end.is_minimum else Outcome.SADDLE
-    return {"outcome": outcome, "point": end.point, "distance": end.distance}
+    return {"outcome": outcome, "point": end.basin.position, "distance": end.distance}
 
 
 def _without_end(outcome: Outcome) -> dict[str, Any]:
@@ -187,7 +187,8 @@ class _RetiringLanes(Lanes):
             found = self.basins.lingered(weights[entry], float(losses[entry]))
             if found is not None:
                 times = float(entered[entry]), float(left[entry])
-                self.lingerings.append(Lingering(index, found.point, *times, found.distance, float(norms[entry])))
+                saddle, norm = found.basin.position, float(norms[entry])
+                self.lingerings.append(Lingering(index, saddle, *times, found.distance, norm))
         return stops
 
 
@@ -206,7 +207,7 @@ def solve_starts(
         if progress is not None and retired:
             progress(retired)
         lanes.restock()
-    return shard_result(campaign, lanes.rows.to_starts(), lanes.lingerings, lanes.basins.canonical)
+    return shard_result(campaign, lanes.rows.to_starts(), lanes.lingerings, lambda at: lanes.basins[at].canonical)
 
 
 def solve_shard(

@@ -81,7 +81,7 @@ def _tangent_basis(equations: Equations, W: Matrix, rank: int) -> Matrix:
     return np.linalg.qr(excluded.T, mode="complete")[0][:, len(excluded) :].T
 
 
-def manifold_newton(equations: Equations, W: Matrix, V: Matrix, iterations: int = 12) -> tuple[Matrix, float]:
+def polish_on_manifold(equations: Equations, W: Matrix, V: Matrix, iterations: int = 12) -> tuple[Matrix, float]:
     """Newton's method on the manifold from W (K, r + p) nearby: a stationary point and the gradient norm there.
 
     In the tangent space without the gauge, and back by projection; it finds saddles as well as minima, and stops

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Generic, Protocol, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 
 from enumerator.loss.population import as_numpy
 from enumerator.minima.balls import isolation_radius
-from enumerator.minima.curvature import lifted_distance, manifold_newton
+from enumerator.minima.curvature import lifted_distance, polish_on_manifold
 from enumerator.minima.polish import compiled_polish
 from enumerator.points import Network, StationaryPoint, has_zero_loss
 from enumerator.problem import Landscape
@@ -48,7 +49,7 @@ def _repolished(network: Network) -> tuple[np.ndarray, np.ndarray]:
             compiled_polish(landscape.g, jnp.asarray(network.W), jnp.asarray(V), network.second_layer_weights)[0]
         )
     else:
-        W = manifold_newton(landscape.equations, network.W, V)[0]
+        W = polish_on_manifold(landscape.equations, network.W, V)[0]
     polished = replace(network, W=W, Q=W @ W.T, R=W[:, : V.shape[1]] @ V.T)
     return polished.coloured, polished.R
 
@@ -85,34 +86,46 @@ def _permuted(point: Network, students: Permutation, teachers: Permutation) -> n
     return np.concatenate([parallel, point.W[students, rank:]], axis=1)
 
 
-class PointsByLoss:
+class HasLoss(Protocol):
+    """A point, or a record of one."""
+
+    @property
+    def loss(self) -> float:
+        """Its loss."""
+        ...
+
+
+Point = TypeVar("Point", bound=HasLoss)
+
+
+class ByLoss(Generic[Point]):
     """A growing list of points, found by their losses without a look at all the others."""
 
-    def __init__(self, points: Iterable[StationaryPoint] = ()) -> None:
+    def __init__(self, points: Iterable[Point] = ()) -> None:
         self._points = list(points)
         self.losses = np.array([point.loss for point in self._points])
 
     def __len__(self) -> int:
         return len(self._points)
 
-    def __getitem__(self, position: int) -> StationaryPoint:
+    def __getitem__(self, position: int) -> Point:
         return self._points[position]
 
-    def add(self, point: StationaryPoint) -> int:
-        """Append a point; its position."""
+    def add(self, point: Point) -> None:
+        """Append a point."""
         self._points.append(point)
         self.losses = np.append(self.losses, point.loss)
-        return len(self._points) - 1
 
     def near(self, loss: float, width: float) -> list[int]:
         """Positions of the points whose loss is at most `width` from this one."""
         return np.flatnonzero(np.abs(self.losses - loss) <= width).tolist()
 
 
-def match_points(new: Sequence[Network], known: Sequence[StationaryPoint] | PointsByLoss) -> list[int]:
+def match_points(new: Sequence[Network], known: Sequence[StationaryPoint]) -> list[int]:
     """For each new point the position of the same point in `known`, or -1. Only points of nearby loss are matched."""
-    known = known if isinstance(known, PointsByLoss) else PointsByLoss(known)
-    return [next((k for k in known.near(point.loss, loss_gap(point)) if is_same(point, known[k])), -1) for point in new]
+    by_loss = ByLoss(known)
+    near = (by_loss.near(point.loss, loss_gap(point)) for point in new)
+    return [next((k for k in ks if is_same(point, by_loss[k])), -1) for point, ks in zip(new, near, strict=True)]
 
 
 @lru_cache(maxsize=64)

@@ -125,7 +125,7 @@ def nearest_stationary(
     return x, norm
 
 
-def distance_by_newton(
+def distance_by_one_step(
     g: Activation, W: NDArray[np.float64], V: NDArray[np.float64], a: NDArray[np.float64] | None, definite: float
 ) -> float:
     """Length of Newton's step from W (K, D), the shortest: how far a family of stationary points is to first order.
