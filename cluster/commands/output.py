@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import pyarrow as pa
-from pyarrow import csv, parquet
 
+from cluster.encoding.encoders import ENCODERS, ArrowEncoder, Encoder, ParquetEncoder
+from cluster.encoding.values import values
 from cluster.terminal import Terminal, printable
-from cluster.values import as_texts, rows_as_json, values
 from enumerator.errors import InputError
 from enumerator.storage.destination import destination, open_file
 
@@ -83,8 +83,6 @@ PERCENT |= {"difference", "difference_low", "difference_high"}
 # Those that are shares in this kind of rows alone.
 PERCENT_IN = {"early-stops": {"stopped_frequency", "stopped_low", "stopped_high", "low", "high"}}
 
-# Rows turned into text at a time, so that a million starts need no memory to speak of.
-ROWS_AT_ONCE = 10_000
 _STDOUT = 1
 
 
@@ -135,17 +133,8 @@ def write_table(
         if format == "table":
             fit = file is None and sys.stdout.isatty()
             _write_text(table, stream, shutil.get_terminal_size().columns if fit else None, kind)
-        elif format == "json":
-            _write_json(table, stream)
-        elif format == "csv":
-            _write_csv(table, stream)
-        elif format == "arrow":
-            _write_arrow(table, stream)
         else:
-            # By way of memory: a Parquet file needs a stream that knows its position, which a pipe is not.
-            buffer = io.BytesIO()
-            parquet.write_table(table, buffer)
-            stream.write(buffer.getvalue())
+            _write_rows(table, format, stream)
 
 
 def write_text(text: str, file: Path | None = None) -> None:
@@ -174,27 +163,29 @@ def _destination(file: Path | None) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _write_json(table: pa.Table, stream: IO[bytes]) -> None:
-    separator = b"["
-    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
-        for row in rows_as_json(batch):
-            stream.write(separator + b"\n" + row.encode())
-            separator = b","
-    stream.write(b"\n]\n" if separator == b"," else b"[]\n")
+def _write_rows(table: pa.Table, format: str, stream: IO[bytes]) -> None:
+    if format == "parquet":
+        # By way of memory: a writer that was given up writes its end nevertheless, to a stream that is closed by then.
+        buffer = io.BytesIO()
+        _encode(ParquetEncoder(buffer, table.schema, "snappy"), table)
+        stream.write(buffer.getvalue())
+    elif format == "arrow":
+        _encode(ArrowEncoder(stream, table.schema, _is_file(stream)), table)
+    else:
+        _encode(ENCODERS[format](stream, table.schema), table)
 
 
-def _write_csv(table: pa.Table, stream: IO[bytes]) -> None:
-    csv.write_csv(as_texts(table), stream)
+def _encode(encoder: Encoder, table: pa.Table) -> None:
+    encoder.write(table)
+    encoder.close()
 
 
-def _write_arrow(table: pa.Table, stream: IO[bytes]) -> None:
-    """The IPC file format, which readers of files expect, into a regular file; the stream format into a pipe."""
+def _is_file(stream: IO[bytes]) -> bool:
+    """Whether a stream leads into a regular file, not into a pipe."""
     try:
-        is_file = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except io.UnsupportedOperation:  # a stream of Python's own
-        is_file = False
-    with (pa.ipc.new_file if is_file else pa.ipc.new_stream)(stream, table.schema) as writer:
-        writer.write_table(table)
+        return False
 
 
 def format_value(name: str, value: Any, kind: str | None = None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.values import plain
+from cluster.encoding.values import plain
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.identification.identify import identify
 

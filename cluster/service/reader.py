@@ -30,9 +30,9 @@ from typing import IO, Any
 import pyarrow as pa
 
 import enumerator.statistics.comparison  # noqa: F401  # loads SciPy's distributions: once, for all children
+from cluster.encoding.encoders import ENCODERS
 from cluster.service.answers import identification, point_as_json
 from cluster.service.bodies import InvalidError, Network, read_as
-from cluster.service.formats import ENCODERS
 from cluster.service.frames import HEAD_BYTES, head, packed
 from cluster.service.settings import read_request
 from cluster.service.view import GoneError, Moments, View
@@ -74,6 +74,7 @@ class Frames(io.RawIOBase):
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._part = stream, bytearray()
         self._header: bytes | None = None
+        self._is_begun = False
         # The number of the request that is answered, and whether it was stopped.
         self.number, self.stopped = 0, False
 
@@ -90,17 +91,18 @@ class Frames(io.RawIOBase):
 
     def begin(self, header: dict[str, Any]) -> None:
         """Begin an answer; what goes wrong before its first part is complete is told in the place of all of it."""
-        self._header = json.dumps(header).encode()
+        self._header, self._is_begun = json.dumps(header).encode(), True
 
     def writable(self) -> bool:
         """It is."""
         return True
 
     def write(self, content: Any) -> int:
-        """Take in bytes of the body."""
-        self._part += content
-        if len(self._part) >= PART:
-            self.end_part()
+        """Take in bytes of the body. Those of an answer that was given up are dropped: the end of a file may follow."""
+        if self._is_begun:
+            self._part += content
+            if len(self._part) >= PART:
+                self.end_part()
         return len(content)
 
     def end_part(self) -> None:
@@ -115,8 +117,8 @@ class Frames(io.RawIOBase):
             self.frame(b"D", part)
 
     def forget(self) -> None:
-        """Drop what was taken in."""
-        self._part, self._header = bytearray(), None
+        """Give up the answer."""
+        self._part, self._header, self._is_begun = bytearray(), None, False
 
 
 class Answers:

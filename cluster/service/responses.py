@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.service.formats import MEDIA_TYPES, choose_media_type
+from cluster.service.media_types import MEDIA_TYPES, choose_media_type
 from cluster.service.ranges import CopyResponse, begins_anew, is_only_asked_about
 from cluster.service.readers import AnswerError
 from cluster.service.spool import Copy

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cluster.service import metrics
 from cluster.service.bodies import Network, described, read_as
-from cluster.service.formats import MEDIA_TYPES
+from cluster.service.media_types import MEDIA_TYPES
 from cluster.service.readers import AnswerError
 from cluster.service.responses import Form, format_of, respond
 from enumerator.catalogue.schema import TABLE_NAMES, table_schema

@@ -13,6 +13,7 @@ import pytest
 from cluster.commands import output
 from cluster.commands.describe import describe, matrix_lines
 from cluster.commands.output import format_value, write_table
+from cluster.encoding import encoders
 from cluster.runs.progress import Pace, Tally
 
 TABLE = pa.table({"name": ["a", "long name"], "loss": [0.5, None], "frequency": [0.25, 1.0], "hits": [7, 12]})
@@ -50,11 +51,11 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "minima.json"
     file.write_text("old")
 
-    def half(table, stream):
-        stream.write(b"[")
+    def half(encoder, rows):
+        encoder._sink.write(b"[")
         raise MemoryError
 
-    monkeypatch.setattr(output, "_write_json", half)
+    monkeypatch.setattr(encoders.JsonEncoder, "write", half)
     with pytest.raises(MemoryError):
         write_table(TABLE, format="json", file=file)
     assert file.read_text() == "old"

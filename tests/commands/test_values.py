@@ -9,7 +9,7 @@ import pytest
 from pyarrow import csv
 
 from cluster.cli import run_command
-from cluster.values import as_texts, rows_as_json
+from cluster.encoding.values import as_texts, rows_as_json
 from enumerator.errors import InputError
 
 # An expression of SQL, and its value in JSON and CSV; None where CSV refuses it.

@@ -25,7 +25,7 @@ enumeration identification verification
 statistics
 client plots
 cluster.failure cluster.stopping cluster.terminal
-cluster.values
+cluster.encoding
 cluster.usage
 cluster.inputs
 cluster.runs

@@ -14,7 +14,7 @@ import pytest
 from pyarrow import csv, parquet
 
 import enumerator as en
-from cluster.service.formats import ARROW, PARQUET, choose_media_type
+from cluster.service.media_types import ARROW, PARQUET, choose_media_type
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.errors import CatalogueError, InputError
 from tests.support.serving import serving

@@ -18,7 +18,10 @@ import pytest
 
 from cluster.service.frames import HEAD_BYTES, head, packed
 from cluster.service.limits import Limits
+from cluster.service.media_types import MEDIA_TYPES
 from cluster.service.readers import AnswerError, Nursery, Readers
+from cluster.service.view import Clock
+from enumerator.catalogue.catalogue import Catalogue
 from tests.support.mixed_queries import SLOW, ask_all_sorts, busy_in_the_end
 from tests.support.serving import serving
 from tests.support.stand_ins import commit, make_campaign, new_catalogue
@@ -49,6 +52,28 @@ def test_after_a_stream_that_hit_its_limit_every_answer_is_that_of_its_question(
     assert busy_in_the_end(service.url) == 0
     for number in range(8):
         assert service.get(f"/sql?query={quote(f'select {number} as k')}").json == [{"k": number}]
+
+
+def test_an_answer_that_was_given_up_leaves_nothing_to_the_next(path):
+    """A Parquet file writes its end also when it is given up: to nobody."""
+    query = {"op": "sql", "query": "select i from range(1000) t(i)", "snapshot": Clock(Catalogue(path).store).now()}
+    nursery = Nursery(str(path))
+
+    async def ask():
+        readers = Readers(nursery, Limits(rows=100, json_rows=100), 1, 60, 2**30)
+        await readers.start()
+        for format in MEDIA_TYPES:
+            with pytest.raises(AnswerError, match="the answer has more than 100 rows"):
+                await (await readers.ask(query | {"format": format})).whole()
+            answer = await readers.ask({"op": "network"}, b'{"W": [[1.0]]}')
+            assert await answer.whole() == b'{"neurons": 1}\n', format
+        await readers.close()
+
+    nursery.start()
+    try:
+        asyncio.run(ask())
+    finally:
+        nursery.close()
 
 
 def test_every_answer_is_that_of_its_question_whatever_else_is_asked_left_and_stopped(service):

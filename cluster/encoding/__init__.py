@@ -1,0 +1,1 @@
+"""Tables as bytes: JSON, CSV, Arrow and Parquet, for files, pipes and HTTP."""
