@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -80,29 +81,34 @@ def _selecting(kind: str) -> Callable[..., None]:
         format: FormatOption = None,
         output: OutputOption = None,
     ) -> None:
-        choose_format(format, output)
+        format = choose_format(format, output)
         selection = {
             "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
             "campaign": campaign, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
             "where": where, "columns": columns, "sort": sort, "limit": limit,
         }  # fmt: skip
-        is_counted = kind in ("minima", "saddles")
-        if is_counted and columns is not None:
-            selection["columns"] = f"{columns},{','.join(COUNTED)}"
-        table = getattr(Catalogue(catalogue), kind)(**selection)
-        unlike = counted_together(table) if is_counted else []
-        if is_counted and columns is not None:
-            asked = {name.strip() for name in columns.split(",")}
-            table = table.drop_columns([name for name in COUNTED if name not in asked])
-        write_table(table, kind, format, output, all_columns=columns is not None)
-        if unlike:
-            named = ", ".join(unlike[:3]) + (f" and {len(unlike) - 3} more" if len(unlike) > 3 else "")
-            say(
-                f"note: no frequency where unlike campaigns are counted together: {named}. Choose by --campaign, "
-                f"--dynamics, --dimension or --scale; `{program()} stats {quote(catalogue)}` has the shares of each."
-            )
+        _print_selected(kind, catalogue, selection, format, output)
 
     return command
+
+
+def _print_selected(kind: str, catalogue: str, selection: dict[str, Any], format: str, output: Path | None) -> None:
+    """Print the rows of a table that are selected; say for which no frequency is defined."""
+    columns, is_counted = selection["columns"], kind in ("minima", "saddles")
+    if is_counted and columns is not None:
+        selection = selection | {"columns": f"{columns},{','.join(COUNTED)}"}
+    table = getattr(Catalogue(catalogue), kind)(**selection)
+    unlike = counted_together(table) if is_counted else []
+    if is_counted and columns is not None:
+        asked = {name.strip() for name in columns.split(",")}
+        table = table.drop_columns([name for name in COUNTED if name not in asked])
+    write_table(table, kind, format, output, all_columns=columns is not None)
+    if unlike:
+        named = ", ".join(unlike[:3]) + (f" and {len(unlike) - 3} more" if len(unlike) > 3 else "")
+        say(
+            f"note: no frequency where unlike campaigns are counted together: {named}. Choose by --campaign, "
+            f"--dynamics, --dimension or --scale; `{program()} stats {quote(catalogue)}` has the shares of each."
+        )
 
 
 def _early_stops(
