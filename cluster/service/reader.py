@@ -38,7 +38,6 @@ from cluster.service.settings import read_request
 from cluster.service.view import GoneError, Moments, View
 from enumerator.catalogue.campaign_names import name_of
 from enumerator.catalogue.catalogue import Catalogue
-from enumerator.catalogue.orbits import with_orbit_size
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
 from enumerator.statistics.tables import computed
 from enumerator.storage import sql
@@ -138,11 +137,11 @@ class Answers:
             return
         view = self._moments.view(request["snapshot"])
         if request["op"] == "table":
-            schema, batches = view.select(request["name"], request["selection"], lambda: frames.frame(b"Q"))
+            schema, batches = view.stream(request["name"], request["selection"], lambda: frames.frame(b"Q"))
             self._table(schema, batches, request, frames)
         elif request["op"] == "statistics":
             asked = (request[name] for name in ("of", "options", "confidence", "selection"))
-            rows = computed(view, *asked)  # type: ignore[arg-type]  # it has what statistics ask of a catalogue
+            rows = computed(view, *asked)
             self._table(rows.schema, iter(rows.to_batches()), request, frames)
         elif request["op"] == "sql":
             schema, batches = view.sql(request["query"])
@@ -152,23 +151,14 @@ class Answers:
 
     def _point(self, view: View, request: dict[str, Any], frames: Frames) -> None:
         """One minimum or saddle, by its id or label."""
-        where = f"{sql.quoted(request['name'])} in (minimum_id, label)"
-        labels: list[str] = []
-        for table in ("minima", "saddles"):
-            schema, batches = view.select(table, {"where": where})
-            rows = pa.Table.from_batches(batches, schema)
-            if rows.num_rows:
-                where = f"landscape_id = {sql.quoted(rows['landscape_id'][0].as_py())}"
-                known = sql.run(f"select * from landscapes where {where}", view.datasets({"landscapes"}))
-                rows = with_orbit_size(rows, known)
-                if request["format"] == "json":
-                    self._whole(point_as_json(rows), frames)
-                else:
-                    self._table(rows.schema, iter(rows.to_batches()), request, frames)
-                return
-            labels += sql.run(f"select label from {table}", view.datasets({table}))["label"].to_pylist()
         name = request["name"]
-        raise NotFoundError(f"no minimum {name[:80]!r} in this catalogue ({sql.nearest(name, labels)}).")
+        rows = view.minimum_row(name)
+        if rows is None:
+            raise NotFoundError(f"no minimum {name[:80]!r} in this catalogue ({sql.nearest(name, view.labels())}).")
+        if request["format"] == "json":
+            self._whole(point_as_json(rows), frames)
+        else:
+            self._table(rows.schema, iter(rows.to_batches()), request, frames)
 
     def _whole(self, content: dict[str, Any], frames: Frames) -> None:
         body = json.dumps(content, ensure_ascii=False).encode() + b"\n"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Unpack
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from enumerator.catalogue.schema import TABLE_NAMES
-from enumerator.catalogue.selection import TALLY, Selection, Statement, as_queried, as_sql, campaign_ids, needed
+from enumerator.catalogue.selection import TALLY, Selection, Statement, as_sql, campaign_ids, needed
+from enumerator.catalogue.snapshot import Snapshot
 from enumerator.catalogue.store import Store
 from enumerator.errors import CatalogueError, InputError
 from enumerator.storage.datafiles import read
@@ -72,7 +72,7 @@ class Clock:
     def now(self) -> str:
         """The token of what is stored now.
 
-        As for `Store.snapshot`, the tables are looked at in the opposite order of writing.
+        As for `Store.open_all`, the tables are looked at in the opposite order of writing.
         """
         for name in reversed(TABLE_NAMES):
             if name not in self._tables:
@@ -82,29 +82,26 @@ class Clock:
         return ".".join(str(self._tables[name].version()) for name in TABLE_NAMES)
 
 
-class View:
-    """The tables at one moment; `before` is an earlier view, from which it takes what is the same."""
+class View(Snapshot):
+    """All tables at the versions of one moment; `before` is an earlier view, from which it takes what is the same."""
 
     def __init__(self, store: Store, versions: dict[str, int], before: View | None) -> None:
+        super().__init__(TABLE_NAMES, self._at_its_version)
         self._store, self.versions = store, versions
         same = {} if before is None else {name for name in TABLE_NAMES if before.versions[name] == versions[name]}
-        self._datasets = {} if before is None else {k: v for k, v in before._datasets.items() if k in same}
+        self._queried = {} if before is None else {k: v for k, v in before._queried.items() if k in same}
         # What was counted last, with the files that it was counted from: files never change.
         self._counted: tuple[frozenset[str], pa.Table] | None = None if before is None else before._counted
         self._is_counted = "starts" in same and before is not None and before._is_counted
 
-    def dataset(self, name: str) -> ds.Dataset | pa.Table:
-        """The rows of a table, in memory if they are few."""
-        if name not in self._datasets:
-            with _or_gone():
-                dataset = self._store.dataset(self._store.open(name, self.versions[name]))
-            kept = name in _KEPT and _size(dataset) <= KEPT_BYTES
-            self._datasets[name] = read(dataset) if kept else as_queried(name, dataset)
-        return self._datasets[name]
+    def _at_its_version(self, name: str) -> ds.Dataset:
+        with _or_gone():
+            return self._store.dataset(self._store.open(name, self.versions[name]))
 
-    def datasets(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, ds.Dataset | pa.Table]:
-        """The rows of several tables by name."""
-        return {name: self.dataset(name) for name in names}
+    def _as_queried(self, name: str) -> ds.Dataset | pa.Table:
+        """In memory if they are few."""
+        kept = name in _KEPT and _size(self[name]) <= KEPT_BYTES
+        return read(self[name]) if kept else super()._as_queried(name)
 
     def tally(self) -> pa.Table:
         """The starts counted by campaign and by where they ended: those of files that were not counted before."""
@@ -122,15 +119,19 @@ class View:
         fresh = run(TALLY, {"starts": self._store.dataset(table, without=known)})
         return files, run(_ADDED, {"parts": pa.concat_tables([tally, fresh])})
 
-    def select(
+    def select(self, name: str, selection: Selection) -> pa.Table:
+        """As of any snapshot, with the starts counted once for all that is asked of it."""
+        schema, batches = self.stream(name, selection)
+        return pa.Table.from_batches(batches, schema)
+
+    def stream(
         self, name: str, selection: Selection, goes_on: Callable[[], None] = lambda: None
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """The rows that a selection asks for, in batches: any number of starts in the memory of WINDOW of them.
+        """The rows of `select`, in their order, in batches: any number of starts in the memory of WINDOW of them.
 
-        The same rows in the same order as `select` of `enumerator.catalogue.selection` gives them. `goes_on` is called
-        after each WINDOW, which is a query of its own.
+        `goes_on` is called after each WINDOW, which is a query of its own.
         """
-        datasets: Datasets = self.datasets(needed(name, selection)) | {"tally": self.tally()}
+        datasets: Datasets = {**self.datasets(needed(name, selection)), "tally": self.tally()}
         statement = as_sql(name, selection, datasets, "tally")
         limit = selection.get("limit")
         in_windows = (
@@ -139,11 +140,6 @@ class View:
         if not in_windows or (limit is not None and limit <= WINDOW):
             return statement.schema, _batches(statement, datasets)
         return statement.schema, _first(limit, self._windows(name, selection, datasets, goes_on))
-
-    def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The campaigns selected, as `Catalogue.campaigns`: with `datasets`, all that statistics ask of a catalogue."""
-        schema, batches = self.select("campaigns", selection)
-        return pa.Table.from_batches(batches, schema)
 
     def _windows(
         self, name: str, selection: Selection, datasets: Datasets, goes_on: Callable[[], None]
@@ -159,7 +155,7 @@ class View:
 
     def sql(self, query: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The result of one SELECT statement over the tables, in batches. Raises InputError as `sql.run`."""
-        batches = _stream(query, self.datasets(), f"The tables are {', '.join(TABLE_NAMES)}")
+        batches = _stream(query, self.datasets(TABLE_NAMES), f"The tables are {', '.join(TABLE_NAMES)}")
         schema = next(batches)
         assert isinstance(schema, pa.Schema)
         return schema, batches  # type: ignore[return-value]  # only the first is the schema

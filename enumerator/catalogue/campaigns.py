@@ -163,7 +163,7 @@ class CampaignTable:
         Raises InputError for an unknown one, CatalogueError if the settings do not give its id, or
         need given overlaps that are not there.
         """
-        tables = self._store.snapshot({"initial_overlaps", "campaigns"})
+        tables = self._store.open_all({"initial_overlaps", "campaigns"})
         row = self.row(campaign_id, tables["campaigns"])
         if row is None:
             raise InputError(f"no campaign {campaign_id!r} in {self._store.address}.")

@@ -14,10 +14,10 @@ import pyarrow as pa
 from enumerator.catalogue import records
 from enumerator.catalogue.campaigns import STATUSES, CampaignTable
 from enumerator.catalogue.minimum import Minimum
-from enumerator.catalogue.orbits import with_orbit_size
 from enumerator.catalogue.points import KnownPoint, Matcher, PointTable, candidate, same_points
 from enumerator.catalogue.schema import TABLE_NAMES
-from enumerator.catalogue.selection import Selection, campaign_ids, queried, select
+from enumerator.catalogue.selection import Selection, campaign_ids, needed
+from enumerator.catalogue.snapshot import Snapshot, readable, snapshot
 from enumerator.catalogue.starts import StartTable
 from enumerator.catalogue.store import Store
 from enumerator.errors import InputError, SolverError
@@ -147,7 +147,7 @@ class Catalogue:
 
     def points(self, landscape_id: str, table: str = "minima") -> list[KnownPoint]:
         """The minima (or saddles) of a landscape as stationary points. Raises InputError for an unknown landscape."""
-        tables = self.store.snapshot({"landscapes", table})
+        tables = self.store.open_all({"landscapes", table})
         rows = self.store.rows(tables["landscapes"], f"landscape_id = {quoted(landscape_id)}")
         if not rows:
             raise InputError(f"no landscape {landscape_id!r} in {self.store.address}.")
@@ -173,27 +173,27 @@ class Catalogue:
         `starts` counts all starts of these campaigns on the landscape, whatever their outcome, and
         frequency is hits/starts.
         """
-        return select(self.store, "minima", selection)
+        return self._select("minima", selection)
 
     def saddles(self, **selection: Unpack[Selection]) -> pa.Table:
         """The saddles selected, with the same counts as `minima`."""
-        return select(self.store, "saddles", selection)
+        return self._select("saddles", selection)
 
     def starts(self, **selection: Unpack[Selection]) -> pa.Table:
         """The starts selected, one row each, whatever their outcome."""
-        return select(self.store, "starts", selection)
+        return self._select("starts", selection)
 
     def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
         """The campaigns selected; `starts` is the number stored now."""
-        return select(self.store, "campaigns", selection)
+        return self._select("campaigns", selection)
 
     def landscapes(self, **selection: Unpack[Selection]) -> pa.Table:
         """The landscapes selected."""
-        return select(self.store, "landscapes", selection)
+        return self._select("landscapes", selection)
 
     def initial_overlaps(self, **selection: Unpack[Selection]) -> pa.Table:
         """The given starts of the campaigns selected, whether they were run or not."""
-        return select(self.store, "initial_overlaps", selection)
+        return self._select("initial_overlaps", selection)
 
     def landscape(self, landscape_id: str) -> Landscape:
         """A landscape by its id. Raises InputError if there is none, CatalogueError if it was altered."""
@@ -209,21 +209,27 @@ class Catalogue:
 
     def minimum_row(self, name: str) -> pa.Table:
         """The same as a table of one row. Raises InputError."""
-        condition = f"{quoted(check_text('minimum', name))} in (minimum_id, label)"
-        labels: list[str] = []
-        for table in ("minima", "saddles"):
-            data = {table: self.store.dataset(self.store.open(table))}
-            found = run(f"select landscape_id from {table} where {condition}", data).to_pylist()
-            if found:
-                chosen: Selection = {"landscape": found[0]["landscape_id"], "where": condition}
-                landscapes = select(self.store, "landscapes", {"landscape": found[0]["landscape_id"]})
-                return with_orbit_size(select(self.store, table, chosen), landscapes)
-            labels += run(f"select label from {table}", data)["label"].to_pylist()
-        raise InputError(f"no minimum {name!r} in {self.store.address} ({nearest(name, labels)}).")
+        tables = self.snapshot({"landscapes", "campaigns", "minima", "saddles", "starts"})
+        found = tables.minimum_row(check_text("minimum", name))
+        if found is None:
+            raise InputError(f"no minimum {name!r} in {self.store.address} ({nearest(name, tables.labels())}).")
+        return found
+
+    def _select(self, name: str, selection: Selection) -> pa.Table:
+        return self.snapshot(needed(name, selection)).select(name, selection)
+
+    def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> Snapshot:
+        """Tables as they are now, all at one moment."""
+        return snapshot(self.store, names)
+
+    def readable(self) -> Snapshot:
+        """All tables at one moment, without the rows of damaged files: every byte of them is read first."""
+        return readable(self.store)
 
     def datasets(self, names: Iterable[str] = TABLE_NAMES) -> Datasets:
         """The rows of several tables as queries see them, such that every row named in one is there in the other."""
-        return queried(self.store, names)
+        names = tuple(names)
+        return self.snapshot(names).datasets(names)
 
     def sql(self, query: str) -> pa.Table:
         """The result of one SELECT statement (DuckDB) over the tables; nothing else can be read or written.

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from enumerator.catalogue import records
 from enumerator.catalogue.campaigns import campaign_from, overlaps_of
 from enumerator.catalogue.schema import TABLE_NAMES, Column, table_schema
+from enumerator.catalogue.snapshot import Snapshot
 from enumerator.errors import EnumeratorError
 from enumerator.problem import Landscape
-from enumerator.storage.sql import quoted, run
+from enumerator.storage.sql import quoted
 
 # Rows looked at together; unfinished starts of K = M = 100 take 160 kB each.
 ROWS_AT_ONCE = 4096
@@ -36,7 +37,6 @@ _UNREADABLE = (EnumeratorError, ValueError, TypeError, KeyError, AttributeError,
 # Its functions are made at run time: no type checker knows them.
 pc: Any = pyarrow.compute
 
-Tables = Mapping[str, ds.Dataset]
 Flags = NDArray[np.bool_]
 
 
@@ -57,8 +57,8 @@ class RowProblem(NamedTuple):
         return f"{self.table}, {self.key}: {self.column} must be {self.expected}, got {self.value}"
 
 
-def check_rows(tables: Tables) -> Iterator[RowProblem]:
-    """The rows that are not what the schemas allow, in tables by the names of a catalogue's, as they are met.
+def check_rows(tables: Snapshot) -> Iterator[RowProblem]:
+    """The rows that are not what the schemas allow, as they are met.
 
     What comes after a problem may rest on what was refused.
     """
@@ -247,12 +247,12 @@ def _reason(error: BaseException) -> str:
     return ascii(text if len(text) <= 200 else f"{text[:197]}...")[1:-1]
 
 
-def _check_campaigns(tables: Tables, landscapes: pa.Table) -> Iterator[RowProblem]:
+def _check_campaigns(tables: Snapshot, landscapes: pa.Table) -> Iterator[RowProblem]:
     """Campaigns whose settings cannot be read, are not as this software writes them, or belong to another id."""
     sizes = {
         row["landscape_id"]: row for row in landscapes.select(["landscape_id", "students", "teachers"]).to_pylist()
     }
-    rows = run("select * from campaigns order by campaign_id", tables).cast(table_schema("campaigns").arrow)
+    rows = tables.query("select * from campaigns order by campaign_id").cast(table_schema("campaigns").arrow)
     for position, row in enumerate(records.from_table(rows)):
         try:
             problem = _wrong_settings(tables, row, sizes[row["landscape_id"]])
@@ -263,7 +263,7 @@ def _check_campaigns(tables: Tables, landscapes: pa.Table) -> Iterator[RowProble
             yield from _problems("campaigns", rows, here, "campaign", f"the settings of its id ({problem})")
 
 
-def _wrong_settings(tables: Tables, row: Mapping[str, Any], sizes: Mapping[str, Any]) -> str | None:
+def _wrong_settings(tables: Snapshot, row: Mapping[str, Any], sizes: Mapping[str, Any]) -> str | None:
     name, settings = row["campaign_id"], json.loads(row["campaign"])
     # First of all: orthonormal teachers are a number in there, and a matrix in memory.
     if any(settings["landscape"][part] != sizes[part] for part in ("students", "teachers")):
@@ -273,7 +273,7 @@ def _wrong_settings(tables: Tables, row: Mapping[str, Any], sizes: Mapping[str, 
     Q = R = None
     if "table" in settings["law"]:
         condition = f"campaign_id = {quoted(name)} order by start_index"
-        overlaps = run(f"select * from initial_overlaps where {condition}", tables)
+        overlaps = tables.query(f"select * from initial_overlaps where {condition}")
         if not overlaps.num_rows:
             return None  # schema version 1 did not keep them: the settings cannot be rebuilt
         Q, R = overlaps_of(overlaps.cast(table_schema("initial_overlaps").arrow))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from enumerator.activations import ACTIVATIONS
-from enumerator.catalogue.campaign_names import FACTS, campaign_id_of, with_names
+from enumerator.catalogue.campaign_names import FACTS, campaign_id_of
 from enumerator.catalogue.schema import table_schema
-from enumerator.catalogue.store import Store
 from enumerator.errors import InputError
 from enumerator.problem import DYNAMICS
-from enumerator.storage.datafiles import read
 from enumerator.storage.sql import Datasets, one_of, quoted, run
 from enumerator.validation import check_choice, check_positive, check_text
 
@@ -95,24 +92,6 @@ TALLY = (
 )
 
 
-def select(store: Store, name: str, selection: Selection) -> pa.Table:
-    """The rows of table `name` that `selection` asks for. Raises InputError for names that do not exist."""
-    check_selection(selection)
-    datasets = queried(store, needed(name, selection))
-    statement = as_sql(name, selection, datasets)
-    return run(statement.query, datasets, hint=statement.hint).cast(statement.schema)
-
-
-def queried(store: Store, names: Iterable[str]) -> dict[str, ds.Dataset | pa.Table]:
-    """The rows of several tables as queries see them, such that every row named in one is there in the other."""
-    return {name: as_queried(name, store.dataset(table)) for name, table in store.snapshot(names).items()}
-
-
-def as_queried(name: str, rows: ds.Dataset) -> ds.Dataset | pa.Table:
-    """A stored table as queries see it: campaigns have names."""
-    return with_names(read(rows)) if name == "campaigns" else rows
-
-
 def check_selection(selection: Selection) -> None:
     """Raise TypeError for a selection by what no table has."""
     if unknown := set(selection) - set(Selection.__annotations__):
@@ -172,7 +151,8 @@ def output_schema(name: str) -> pa.Schema:
 
 
 def needed(name: str, selection: Selection) -> set[str]:
-    """The tables that a selection from the table `name` reads."""
+    """The tables that a selection from the table `name` reads. Raises TypeError for one by what no table has."""
+    check_selection(selection)
     tables = {name}
     if name in ("minima", "saddles", "campaigns"):
         tables.add("starts")

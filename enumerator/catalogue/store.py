@@ -182,7 +182,7 @@ class Store:
             check_end(name, table.version(), reached, self.address)
         return table
 
-    def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, DeltaTable]:
+    def open_all(self, names: Iterable[str] = TABLE_NAMES) -> dict[str, DeltaTable]:
         """Tables such that every row named in one is there in the other.
 
         A commit writes a row before the rows that name it; so the tables are opened in the opposite order.
@@ -227,12 +227,13 @@ class Store:
                 f"cannot read {self._uri(name)}: its log (_delta_log) was altered: {problem}. Restore it from a copy."
             )
 
-    def check_files(self) -> Iterator[tuple[str, str, str]]:
+    def check_files(self, tables: Mapping[str, DeltaTable] | None = None) -> Iterator[tuple[str, str, str]]:
         """Read every byte of every data file: (table, file, problem) of those that are not what was written.
 
-        `file` is a path in the table, `problem` is in words. Raises CatalogueError where a log is damaged.
+        Those of open `tables`, by default of all as they are now. `file` is a path in the table, `problem` is in words.
+        Raises CatalogueError where a log is damaged.
         """
-        for name, table in self.snapshot().items():
+        for name, table in (self.open_all() if tables is None else tables).items():
             folder = self._folder(table)
             for file in self.files(table):
                 if problem := folder.problem(file):

@@ -18,7 +18,7 @@ from enumerator.statistics.intervals import chi2_beyond, difference_interval, pa
 from enumerator.storage.sql import one_of
 
 if TYPE_CHECKING:
-    from enumerator.catalogue.catalogue import Catalogue
+    from enumerator.statistics.counting import Countable
 
 # Ends that fewer starts of both campaigns together, or fewer discordant pairs, reached are counted as one: the
 # distribution of the statistic is that of many.
@@ -159,7 +159,7 @@ _COMPARISONS = pa.schema(
 
 
 def compare(
-    catalogue: Catalogue,
+    catalogue: Countable,
     campaigns: Sequence[str] | None = None,
     questions: Sequence[str] = QUESTIONS,
     confidence: float = 0.95,
@@ -271,7 +271,7 @@ def _counts(first: Sample, second: Sample, names: list[dict[Any, str]]) -> tuple
     return labels, (counts[0], counts[1])
 
 
-def _pairs(catalogue: Catalogue, first: Sample, second: Sample, selection: dict[str, Any]) -> list[dict[str, Any]]:
+def _pairs(catalogue: Countable, first: Sample, second: Sample, selection: dict[str, Any]) -> list[dict[str, Any]]:
     """Starts of both, counted by their ends in the first (a_outcome, a_point) and in the second (b_...)."""
     source = opened(
         catalogue, StartSelection(campaign=[first.campaigns, second.campaigns], where=selection.get("where"))

@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 
-from enumerator.catalogue.campaign_names import PLAIN, dynamics_text, law_text, settings_text, with_names
+from enumerator.catalogue.campaign_names import PLAIN, dynamics_text, law_text, settings_text
+from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.records import campaign_row, landscape_row, settings_of, to_table
-from enumerator.catalogue.selection import Selection, as_sql
+from enumerator.catalogue.selection import Selection, needed
+from enumerator.catalogue.snapshot import Snapshot
 from enumerator.errors import InputError
 from enumerator.storage.sql import one_of, run
 from enumerator.validation import check_text
 
 if TYPE_CHECKING:
-    from enumerator.catalogue.catalogue import Catalogue
     from enumerator.enumeration import Enumeration
+
+    # Whose starts can be counted.
+    Countable = Catalogue | Snapshot | Enumeration
 
 # The ends of starts that are minima; all other starts stay in the denominator.
 ENDED = "converged"
@@ -169,31 +174,37 @@ class Source:
         return run(statement, self.tables, hint="`where` is a condition on the columns of table starts")
 
 
-def opened(source: Catalogue | Enumeration, selection: StartSelection, names: Iterable[str] = ()) -> Source:
+def opened(source: Countable, selection: StartSelection, names: Iterable[str] = ()) -> Source:
     """The tables starts, minima and saddles, and others by name, of a catalogue, or what `enumerate_minima` found.
 
-    A catalogue is all that has its `datasets` and `campaigns`. Raises InputError for names that do not exist, and for
-    a catalogue behind a service, which counts by itself.
+    Raises InputError for names that do not exist, and for a catalogue behind a service, which counts by itself.
     """
     if unknown := set(selection) - set(StartSelection.__annotations__):
         raise TypeError(f"no such selection: {', '.join(sorted(unknown))}. {StartSelection.__doc__}")
     where, campaign = selection.get("where"), selection.get("campaign")
     # The line break ends a comment with which `where` may end.
     condition = "true" if where is None else f"({check_text('where', where)}\n)"
-    atlas: Any = _found(source) if hasattr(source, "result") else source  # type: ignore[arg-type]
-    if not hasattr(atlas, "datasets"):
-        raise InputError(
-            f"expected a catalogue, or what `enumerate_minima` found, got {source!r}: the statistics of a service are "
-            'its own, as in `connect(url).statistics("frequencies", by="order")`.'
-        )
-    tables = atlas.datasets({"starts", "minima", "saddles", *names})
+    if not isinstance(source, Catalogue | Snapshot):
+        if not hasattr(source, "result"):
+            raise InputError(
+                f"expected a catalogue, or what `enumerate_minima` found, got {source!r}: the statistics of a service "
+                'are its own, as in `connect(url).statistics("frequencies", by="order")`.'
+            )
+        source = _found(source)
+    names = {"starts", "minima", "saddles", *names}
     kept: Any = {name: value for name, value in selection.items() if name not in ("campaign", "where")}
-    kept["columns"] = _SELECTED
+    chosen: Selection = kept | {"columns": _SELECTED}
+    tables = source.snapshot(names | needed("campaigns", chosen)) if isinstance(source, Catalogue) else source
     several = not isinstance(campaign, str) and isinstance(campaign, Sequence)
     wanted: Any = campaign if several else [campaign]
-    rows = [row for name in dict.fromkeys(wanted) for row in atlas.campaigns(**kept, campaign=name).to_pylist()]
+    rows = [
+        row
+        for name in dict.fromkeys(wanted)
+        for row in tables.select("campaigns", chosen | {"campaign": name}).to_pylist()
+    ]
     # By their ids, as one may be named twice, by its name and by its id.
-    return Source(tables, tuple({row["campaign_id"]: _selected(row) for row in rows}.values()), condition)
+    campaigns = tuple({row["campaign_id"]: _selected(row) for row in rows}.values())
+    return Source(tables.datasets(names), campaigns, condition)
 
 
 _SELECTED = ("campaign_id", "campaign_name", "sample", "landscape_id", "campaign")
@@ -204,30 +215,17 @@ def _selected(row: Mapping[str, Any]) -> Selected:
     return Selected(campaign_id, name, sample, landscape_id, settings_of(campaign_id, settings))
 
 
-class _InMemory(NamedTuple):
-    """Tables by the names of a catalogue's, to select from as from one."""
-
-    tables: dict[str, pa.Table]
-
-    def datasets(self, names: Iterable[str]) -> dict[str, pa.Table]:
-        """The tables of these names."""
-        return {name: self.tables[name] for name in names}
-
-    def campaigns(self, **selection: Any) -> pa.Table:
-        """The campaigns selected. Raises InputError."""
-        statement = as_sql("campaigns", Selection(**selection), self.tables)
-        return run(statement.query, self.tables, hint=statement.hint)
-
-
-def _found(found: Enumeration) -> _InMemory:
+def _found(found: Enumeration) -> Snapshot:
+    """Its tables, as those of a catalogue."""
     campaign, now = found.result.campaign, datetime.now(UTC)
     campaigns = to_table("campaigns", [campaign_row(campaign, max(1, found.starts.num_rows), "cpu", now)])
     tables = {"starts": found.starts, "minima": found.minima, "saddles": found.saddles}
     tables["landscapes"] = to_table("landscapes", [landscape_row(campaign.landscape, now)])
-    return _InMemory(tables | {"campaigns": with_names(campaigns)})
+    tables["campaigns"] = campaigns
+    return Snapshot(tables, lambda name: ds.dataset(tables[name]))
 
 
-def samples(source: Catalogue | Enumeration, pool_seeds: bool = True, **selection: Any) -> list[Sample]:
+def samples(source: Countable, pool_seeds: bool = True, **selection: Any) -> list[Sample]:
     """The starts selected (see `StartSelection`), counted by where they ended, in samples that may be counted together.
 
     Campaigns that differ in more than the seed are never counted together: a frequency belongs to one dynamics and one
@@ -257,7 +255,7 @@ def samples(source: Catalogue | Enumeration, pool_seeds: bool = True, **selectio
     )
 
 
-def one_sample(source: Catalogue | Enumeration, **selection: Any) -> Sample:
+def one_sample(source: Countable, **selection: Any) -> Sample:
     """The starts selected, which must be one sample. Raises InputError where there are none or several."""
     found = samples(source, **selection)
     if len(found) != 1:

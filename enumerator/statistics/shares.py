@@ -14,8 +14,7 @@ from enumerator.statistics.missing import missing_mass, new_minima, rarefaction,
 from enumerator.storage.sql import one_of
 
 if TYPE_CHECKING:
-    from enumerator.catalogue.catalogue import Catalogue
-    from enumerator.enumeration import Enumeration
+    from enumerator.statistics.counting import Countable
 
 # The unit of a frequency: a minimum, all minima of one order, or an outcome.
 UNITS = ("minimum", "order", "outcome")
@@ -46,9 +45,7 @@ _FREQUENCIES = pa.schema(
 _OF_MINIMA = ["label", "loss", "orbit_size_log10", "frequency_per_copy_log10", "minimum_id"]
 
 
-def frequencies(
-    source: Catalogue | Enumeration, by: str = "minimum", confidence: float = 0.95, **selection: Any
-) -> pa.Table:
+def frequencies(source: Countable, by: str = "minimum", confidence: float = 0.95, **selection: Any) -> pa.Table:
     """Hits and shares of all starts selected (see `StartSelection`), with exact and Wilson intervals, for each sample.
 
     A row for each minimum of the landscape, those that no start reached included, or for each order (`by`, one of
@@ -126,9 +123,7 @@ _UNSEEN = pa.schema(
 )
 
 
-def unseen(
-    source: Catalogue | Enumeration, more: int | None = None, confidence: float = 0.95, **selection: Any
-) -> pa.Table:
+def unseen(source: Countable, more: int | None = None, confidence: float = 0.95, **selection: Any) -> pa.Table:
     """What the starts selected have not seen, a row for each sample: missing mass, richness, minima of `more` starts.
 
     `missing_mass` is the probability that the next start ends in a minimum that none has ended in; every interval
@@ -171,7 +166,7 @@ def unseen(
     return pa.Table.from_pylist(rows, schema=_UNSEEN)
 
 
-def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **selection: Any) -> pa.Table:
+def accumulation(source: Countable, confidence: float = 0.95, **selection: Any) -> pa.Table:
     """Distinct minima against the number of starts, for each sample: found in order, and expected in any order.
 
     `found` counts those among the first `starts` in the order of their indices; `expected`, `low` and `high` are the
@@ -192,9 +187,7 @@ def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **se
     return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
 
 
-def distributions(
-    source: Catalogue | Enumeration, of: str = "flow_time", by: str = "minimum", **selection: Any
-) -> pa.Table:
+def distributions(source: Countable, of: str = "flow_time", by: str = "minimum", **selection: Any) -> pa.Table:
     """Quantiles of a column of the starts (`of`, one of QUANTITIES), by campaign and minimum, order or outcome.
 
     `null` counts the starts without a finite value; they are in `starts` all the same. Raises InputError.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from enumerator.catalogue.catalogue import Catalogue
+from enumerator.catalogue.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +27,7 @@ def misplaced(of: str, options: Iterable[str]) -> tuple[str, str] | None:
 
 
 def computed(
-    atlas: Catalogue, of: str, options: dict[str, Any], confidence: float, selection: dict[str, Any]
+    atlas: Catalogue | Snapshot, of: str, options: dict[str, Any], confidence: float, selection: dict[str, Any]
 ) -> pa.Table:
     """The table `of`, one of TABLES, of the starts selected; its `options` are by, quantity and more. InputError."""
     from enumerator import statistics

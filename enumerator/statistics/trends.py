@@ -14,7 +14,7 @@ from enumerator.statistics.counting import SAMPLE_FIELDS, Sample, samples
 from enumerator.statistics.intervals import check_confidence, chi2_beyond, normal_quantile, wilson_interval
 
 if TYPE_CHECKING:
-    from enumerator.catalogue.catalogue import Catalogue
+    from enumerator.statistics.counting import Countable
 
 # What changes: the share of all starts that end in the global minimum, or the mean order of those that have one.
 QUANTITIES = ("global", "order")
@@ -136,7 +136,7 @@ _TREND = pa.schema(
 
 
 def trend(
-    catalogue: Catalogue, of: str = "global", confidence: float = 0.95, degree: int | None = None, **selection: Any
+    catalogue: Countable, of: str = "global", confidence: float = 0.95, degree: int | None = None, **selection: Any
 ) -> pa.Table:
     """The share of the global minimum (or the mean order) at each size, and a curve in the width through them.
 

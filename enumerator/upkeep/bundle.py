@@ -20,15 +20,15 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from enumerator.catalogue.campaign_names import campaign_id_of, with_names
+from enumerator.catalogue.campaign_names import campaign_id_of
 from enumerator.catalogue.campaigns import DELETING
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.records import software_version
 from enumerator.catalogue.row_checks import check_rows
 from enumerator.catalogue.schema import SCHEMA_VERSION, TABLE_NAMES, resource, table_schema
+from enumerator.catalogue.snapshot import Snapshot
 from enumerator.errors import InputError
 from enumerator.storage.archive import Archive, Member
-from enumerator.storage.datafiles import read
 from enumerator.storage.destination import destination, folder_of
 from enumerator.storage.sql import one_of, quoted, run
 from enumerator.upkeep.compaction import Progress
@@ -64,8 +64,6 @@ of starts that name a minimum over all starts of the same campaigns. For example
 `enumerator import CATALOGUE FILE` adds it to a catalogue, after checking every file against manifest.json.
 """
 
-Tables = Mapping[str, ds.Dataset]
-
 
 def export(
     catalogue: Catalogue,
@@ -82,8 +80,7 @@ def export(
     appears complete or not at all, unless it is a pipe or a device. Raises InputError for what is not there,
     CatalogueError for what cannot be read.
     """
-    snapshot = catalogue.store.snapshot()
-    tables = {name: catalogue.store.dataset(table) for name, table in snapshot.items()}
+    tables = catalogue.snapshot()
     conditions = _conditions(tables, campaigns, landscape, students, teachers)
     advice = "choose another place with -o"
     try:
@@ -115,18 +112,18 @@ def _silent(part: str, done: int, total: int) -> None:
 
 
 def _conditions(
-    tables: Tables, campaigns: tuple[str, ...], landscape: str | None, students: int | None, teachers: int | None
+    tables: Snapshot, campaigns: tuple[str, ...], landscape: str | None, students: int | None, teachers: int | None
 ) -> dict[str, str]:
     """By table, an SQL condition for the rows to take. Raises InputError where nothing is selected."""
     where = [
         f"{name} = {size:d}" for name, size in (("students", students), ("teachers", teachers)) if size is not None
     ]
     where += [f"landscape_id = {quoted(landscape)}"] if landscape is not None else []
-    found = run(f"select landscape_id from landscapes where {' and '.join(where) or 'true'}", tables)
+    found = tables.query(f"select landscape_id from landscapes where {' and '.join(where) or 'true'}")
     landscapes = found["landscape_id"].to_pylist()
     kept = f"status != {quoted(DELETING)} and {one_of('landscape_id', landscapes)}"
     columns = "campaign_id, campaign_name, landscape_id"
-    known = run(f"select {columns} from campaigns where {kept}", {"campaigns": with_names(read(tables["campaigns"]))})
+    known = run(f"select {columns} from campaigns where {kept}", tables.datasets({"campaigns"}))
     ids = known["campaign_id"].to_pylist()
     names = dict(zip(ids, known["campaign_name"].to_pylist(), strict=True))
     campaigns = tuple(campaign_id_of(campaign, names) for campaign in campaigns)
@@ -150,21 +147,20 @@ def _conditions(
     )
 
 
-def _groups(tables: Tables, name: str, conditions: Mapping[str, str], tell: Progress) -> Iterator[pa.Table]:
+def _groups(tables: Snapshot, name: str, conditions: Mapping[str, str], tell: Progress) -> Iterator[pa.Table]:
     """The rows of a table in the order of their keys, in groups that depend on the rows alone."""
     where = conditions[name]
     if name in ("landscapes", "campaigns"):
         yield _rows(tables, name, f"{where} order by {name[:-1]}_id")
     elif name in ("minima", "saddles"):
-        homes = run(f"select distinct landscape_id from {name} where {where} order by 1", tables)["landscape_id"]
+        homes = tables.query(f"select distinct landscape_id from {name} where {where} order by 1")["landscape_id"]
         for done, home in enumerate(homes.to_pylist()):
             tell(name, done, len(homes))
             yield _rows(tables, name, f"{where} and landscape_id = {quoted(home)} order by loss, minimum_id")
     else:
-        pieces = run(
+        pieces = tables.query(
             f"select campaign_id, start_index // {STARTS_AT_ONCE} as piece, count(*) as n from {name} where {where} "
-            "group by all order by all",
-            tables,
+            "group by all order by all"
         ).to_pylist()
         total = sum(row["n"] for row in pieces)
         seen = 0
@@ -176,13 +172,13 @@ def _groups(tables: Tables, name: str, conditions: Mapping[str, str], tell: Prog
             seen += row["n"]
 
 
-def _rows(tables: Tables, name: str, condition: str) -> pa.Table:
+def _rows(tables: Snapshot, name: str, condition: str) -> pa.Table:
     columns = "*"
     if name == "campaigns":  # what they hold now, not at the last change of status; in a file nothing runs
         stored = "select count(*) from starts where starts.campaign_id = campaigns.campaign_id"
         still = "case status when 'running' then 'stopped' else status end"
         columns = f"* replace (({stored}) as starts, {still} as status)"
-    return run(f"select {columns} from {name} where {condition}", tables).cast(table_schema(name).arrow)
+    return tables.query(f"select {columns} from {name} where {condition}").cast(table_schema(name).arrow)
 
 
 def _write(path: Path, name: str, groups: Iterator[pa.Table]) -> int:
@@ -237,11 +233,12 @@ def import_bundle(catalogue: Catalogue, file: Path, progress: Progress | None = 
 
 
 @contextmanager
-def opened(file: Path, progress: Progress | None = None) -> Iterator[Tables]:
+def opened(file: Path, progress: Progress | None = None) -> Iterator[Snapshot]:
     """The tables of a bundle, read where they lie, as long as the block lasts; checked, and raises, as above."""
     with Archive(file) as archive:
         _check_members(file, archive, progress or _silent)
-        tables = {name: _dataset(file, archive, name) for name in TABLE_NAMES}
+        found = {name: _dataset(file, archive, name) for name in TABLE_NAMES}
+        tables = Snapshot(found, found.__getitem__)
         if (problem := next(check_rows(tables), None)) is not None:
             raise InputError(f"{file} was not made by `enumerator export`: {problem}.")
         yield tables

@@ -7,7 +7,7 @@ is there already is passed over, so a merge that was stopped is finished by doin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,7 @@ from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.points import Candidate
 from enumerator.catalogue.row_checks import check_rows
 from enumerator.catalogue.schema import table_schema
+from enumerator.catalogue.snapshot import Snapshot
 from enumerator.errors import CatalogueError, InputError
 from enumerator.problem import Landscape
 from enumerator.storage.sql import quoted, run
@@ -64,10 +65,11 @@ def merge(target: Catalogue, source: Catalogue, progress: Progress | None = None
     """
     if _place(target.store.address) == _place(source.store.address):
         raise InputError(f"a catalogue cannot be merged into itself, got {source.store.address} twice: name another.")
-    tables = {name: source.store.dataset(table) for name, table in source.store.snapshot().items()}
+    found = dict(source.snapshot())
     # A campaign that was deleted since its starts were opened does not come in, and they are no fault.
-    there = run("select campaign_id from campaigns", {"campaigns": tables["campaigns"]})["campaign_id"]
-    tables["starts"] = tables["starts"].filter(ds.field("campaign_id").isin(there))
+    there = run("select campaign_id from campaigns", {"campaigns": found["campaigns"]})["campaign_id"]
+    found["starts"] = found["starts"].filter(ds.field("campaign_id").isin(there))
+    tables = Snapshot(found, found.__getitem__)
     if (problem := next(check_rows(tables), None)) is not None:
         raise CatalogueError(f"cannot merge {source.store.address}: {problem}. `enumerator verify` says more.")
     return merge_tables(target, tables, progress)
@@ -77,13 +79,13 @@ def _place(address: str) -> str:
     return address if "://" in address else os.path.realpath(address)
 
 
-def merge_tables(target: Catalogue, tables: Mapping[str, ds.Dataset], progress: Progress | None = None) -> MergeSummary:
-    """Add the rows of tables, by the names of a catalogue's, to `target`, once they have passed `check_rows`."""
+def merge_tables(target: Catalogue, tables: Snapshot, progress: Progress | None = None) -> MergeSummary:
+    """Add the rows of all tables to `target`, once they have passed `check_rows`."""
     tell = progress or (lambda part, done, total: None)
-    campaigns = _rows(tables, f"select * from campaigns where status != {quoted(DELETING)} order by campaign_id")
+    campaigns = tables.rows(f"select * from campaigns where status != {quoted(DELETING)} order by campaign_id")
     added = {"minima": 0, "saddles": 0, "starts": 0}
     landscapes = {}
-    for row in _rows(tables, "select * from landscapes order by landscape_id"):
+    for row in tables.rows("select * from landscapes order by landscape_id"):
         landscapes[row["landscape_id"]] = landscape = records.landscape_from_row(row)
         target.campaign_table.enter_landscape(landscape, row["created_at"])
     before = len(target.campaigns(columns="campaign_id"))
@@ -97,7 +99,7 @@ def merge_tables(target: Catalogue, tables: Mapping[str, ds.Dataset], progress: 
             found, new = _merge_points(target, tables, table, landscape)
             names[column] |= found
             added[table] += new
-    total = sum(row["n"] for row in _rows(tables, "select count(*) as n from starts"))
+    total = sum(row["n"] for row in tables.rows("select count(*) as n from starts"))
     seen, disagreeing, first = 0, 0, ""
     for row in campaigns:
         passed_over = 0
@@ -116,17 +118,13 @@ def merge_tables(target: Catalogue, tables: Mapping[str, ds.Dataset], progress: 
     return MergeSummary(entered, **added, disagreeing=disagreeing, text_of_first=first)
 
 
-def _rows(tables: Mapping[str, ds.Dataset], statement: str) -> list[dict[str, Any]]:
-    return list(records.from_table(run(statement, tables)))
-
-
-def _enter(target: Catalogue, tables: Mapping[str, ds.Dataset], row: dict[str, Any]) -> None:
+def _enter(target: Catalogue, tables: Snapshot, row: dict[str, Any]) -> None:
     """Enter a campaign as running, or find it there; the earliest registration is kept."""
     name, settings = row["campaign_id"], records.settings_of(row["campaign_id"], row["campaign"])
     overlaps = Q = R = None
     if "table" in settings["law"]:
         condition = f"campaign_id = {quoted(name)} order by start_index"
-        found = run(f"select * from initial_overlaps where {condition}", tables)
+        found = tables.query(f"select * from initial_overlaps where {condition}")
         if found.num_rows:
             overlaps = found.cast(table_schema("initial_overlaps").arrow)
             Q, R = overlaps_of(overlaps)
@@ -143,11 +141,9 @@ def _in_order(registered: dict[str, Any]) -> tuple[datetime, str, str]:
     return registered["created_at"], registered["software"], registered["device"]
 
 
-def _merge_points(
-    target: Catalogue, tables: Mapping[str, ds.Dataset], name: str, landscape: Landscape
-) -> tuple[dict[str, str], int]:
+def _merge_points(target: Catalogue, tables: Snapshot, name: str, landscape: Landscape) -> tuple[dict[str, str], int]:
     """Our ids of their points of a landscape, by theirs, and how many were new."""
-    rows = _rows(tables, f"select * from {name} where landscape_id = {quoted(landscape.id)}")
+    rows = tables.rows(f"select * from {name} where landscape_id = {quoted(landscape.id)}")
     points = target.point_tables[name]
     ids, new = points.commit(landscape, [Candidate(records.point_from_row(row, landscape), row) for row in rows])
     points.date_back((ours, row["created_at"], row["first_campaign_id"]) for ours, row in zip(ids, rows, strict=True))
@@ -216,10 +212,10 @@ def _append(target: Catalogue, campaign_id: str, piece: pa.Table) -> int:
     return target.start_table.append(campaign_id, piece, lambda: target.campaign_table.check(campaign_id))
 
 
-def _reopen(target: Catalogue, tables: Mapping[str, ds.Dataset], row: dict[str, Any]) -> dict[str, Any]:
+def _reopen(target: Catalogue, tables: Snapshot, row: dict[str, Any]) -> dict[str, Any]:
     """Set a campaign to running here if starts are to come in: with gaps it is not complete. Its row before."""
     name = row["campaign_id"]
-    index = run(f"select start_index from starts where campaign_id = {quoted(name)}", tables)["start_index"].to_numpy()
+    index = tables.query(f"select start_index from starts where campaign_id = {quoted(name)}")["start_index"].to_numpy()
     if not target.start_table.lacks(name, index):
         return target.campaign_table.existing(name)
     return target.campaign_table.change(name, lambda ours: ours | {"status": "running", "finished_at": None})
@@ -243,9 +239,7 @@ def _settle(target: Catalogue, theirs: dict[str, Any], ours: dict[str, Any]) -> 
     target.campaign_table.change(name, settle)
 
 
-def _disagreements(
-    target: Catalogue, tables: Mapping[str, ds.Dataset], campaign_id: str, names: Names
-) -> NDArray[np.int64]:
+def _disagreements(target: Catalogue, tables: Snapshot, campaign_id: str, names: Names) -> NDArray[np.int64]:
     """The starts of a campaign that both have, with another outcome or another point."""
     pairs = [pair for ours in names.values() for pair in ours.items()]
     named = pa.table({"theirs": [pair[0] for pair in pairs], "ours": [pair[1] for pair in pairs]}, schema=_NAMED)

@@ -65,7 +65,7 @@ def repair(catalogue: Catalogue, sample: int = 20, seed: int = 0, progress: Prog
 
 def _repair(catalogue: Catalogue, found: list[Disagreement]) -> None:
     """One round. Points come before the starts that name them, and starts before they are counted."""
-    snapshot = Snapshot(catalogue.store)
+    snapshot = catalogue.readable()
     if snapshot.damaged:
         for name, file, _ in snapshot.damaged:
             _drop_file(catalogue, name, file)
@@ -320,7 +320,7 @@ def _wrong_starts(
 
     Only where campaign, landscape and point are sound: a start cannot be judged by what is wrong itself.
     """
-    snapshot = Snapshot(catalogue.store)
+    snapshot = catalogue.readable()
     wrong: dict[str, set[int]] = {name: set() for name, _, _ in doubled_starts(snapshot)}
     table = wrong_starts(snapshot)
     named = zip(*(table[column].to_pylist() for column in ("campaign", "index", "point")), strict=True)

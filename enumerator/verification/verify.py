@@ -56,7 +56,7 @@ def find_disagreements(
     tell = progress or (lambda part, done, total: None)
     rng = np.random.default_rng(seed)
     tell("files", 0, 1)
-    snapshot = Snapshot(catalogue.store)
+    snapshot = catalogue.readable()
     found = [Disagreement(table, file, "", "", "", problem) for table, file, problem in snapshot.damaged]
     landscapes = dict(_landscapes(snapshot, found))
     tolerances = dict(_tolerances(catalogue, snapshot))
