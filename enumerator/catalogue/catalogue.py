@@ -124,12 +124,19 @@ class Catalogue:
         minima_left, saddles_left = iter(minima), iter(saddles)
         point_ids = tuple(next(saddles_left if saddle else minima_left) for saddle in is_saddle)
         rows = records.starts_table(result, point_ids)
-        added = self.start_table.append(campaign.id, rows, lambda: self.campaign_table.check(campaign.id))
+        added = self.append_starts(campaign.id, rows)
         return CommitSummary(added, new_minima, new_saddles, point_ids)
 
     def _commit_points(self, name: str, campaign: Campaign, points: list[StationaryPoint]) -> tuple[list[str], int]:
         now = datetime.now(UTC)
         return self.point_tables[name].commit(campaign.landscape, [candidate(point, campaign, now) for point in points])
+
+    def append_starts(self, campaign_id: str, rows: pa.Table) -> int:
+        """Append rows of table `starts` of one campaign, those that are stored left out; how many.
+
+        The points that they name must be there. Raises as `commit_shard` for the campaign.
+        """
+        return self.start_table.append(campaign_id, rows, lambda: self.campaign_table.check(campaign_id))
 
     def finish(self, campaign_id: str, status: str = "complete") -> None:
         """Set the status of a campaign, and the number of its starts; stopped only if nobody else runs it.

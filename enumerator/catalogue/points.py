@@ -99,6 +99,17 @@ class PointTable:
 
         return self._store.commit(self.name, attempt) if points else ([], 0)
 
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Append rows, with the names that they have, where no row of that id is there yet."""
+
+        def attempt(table: DeltaTable) -> None:
+            present = {row["minimum_id"] for row in self._store.rows(table, "true")}
+            new = {row["minimum_id"]: row for row in rows if row["minimum_id"] not in present}
+            if new:
+                self._store.append(table, records.to_table(self.name, list(new.values())))
+
+        self._store.commit(self.name, attempt)
+
     def date_back(self, finds: Iterable[tuple[str, datetime, str]]) -> None:
         """Enter who found points first: (minimum_id, time, campaign id), where that was before what is stored."""
         earliest: dict[str, tuple[datetime, str]] = {}

@@ -9,6 +9,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from numpy.typing import NDArray
 
+from enumerator.catalogue.schema import table_schema
 from enumerator.catalogue.store import Store
 from enumerator.storage.sql import quoted
 
@@ -51,6 +52,21 @@ class StartTable:
             return int(missing.sum())
 
         return self._store.commit("starts", attempt)
+
+    def change(self, campaign_id: str, changed: Callable[[pa.Table], pa.Table]) -> None:
+        """Put what `changed` makes of the starts of a campaign in their place."""
+        partition = ("campaign_id", campaign_id)
+
+        def attempt(table: DeltaTable) -> None:
+            starts = self._store.query(table, "select * from starts", partition).cast(table_schema("starts").arrow)
+            self._store.rewrite(table, changed(starts), partition)
+
+        self._store.commit("starts", attempt)
+
+    def remove(self, campaign_id: str) -> None:
+        """Remove all starts of a campaign: a commit even where there are none, so that writers at work look again."""
+        nothing = table_schema("starts").arrow.empty_table()
+        self._store.commit("starts", lambda table: self._store.rewrite(table, nothing, ("campaign_id", campaign_id)))
 
     def _ranges(self, table: DeltaTable, campaign_id: str) -> NDArray[np.int64]:
         """The starts stored at the version of `table`: (n, 2), disjoint, ascending, half-open."""

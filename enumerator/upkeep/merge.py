@@ -106,7 +106,7 @@ def merge_tables(target: Catalogue, tables: Snapshot, progress: Progress | None 
         before_it = _reopen(target, tables, row)
         for piece in _pieces(tables["starts"], row["campaign_id"], names):
             tell("starts", seen, total)
-            new = _append(target, row["campaign_id"], piece)
+            new = target.append_starts(row["campaign_id"], piece)
             added["starts"] += new
             seen += len(piece)
             passed_over += len(piece) - new
@@ -208,10 +208,6 @@ def _ours(name: str, ours: dict[str, str]) -> str:
     return ours[name]
 
 
-def _append(target: Catalogue, campaign_id: str, piece: pa.Table) -> int:
-    return target.start_table.append(campaign_id, piece, lambda: target.campaign_table.check(campaign_id))
-
-
 def _reopen(target: Catalogue, tables: Snapshot, row: dict[str, Any]) -> dict[str, Any]:
     """Set a campaign to running here if starts are to come in: with gaps it is not complete. Its row before."""
     name = row["campaign_id"]
@@ -243,7 +239,7 @@ def _disagreements(target: Catalogue, tables: Snapshot, campaign_id: str, names:
     """The starts of a campaign that both have, with another outcome or another point."""
     pairs = [pair for ours in names.values() for pair in ours.items()]
     named = pa.table({"theirs": [pair[0] for pair in pairs], "ours": [pair[1] for pair in pairs]}, schema=_NAMED)
-    ours = target.store.dataset(target.store.open("starts"))
+    ours = target.snapshot({"starts"})["starts"]
     statement = f"""
         select a.start_index
         from (select * from ours where campaign_id = {quoted(campaign_id)}) as a

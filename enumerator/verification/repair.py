@@ -8,23 +8,21 @@ stays. Ids and labels never change; what does not follow from anything stays as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from enumerator.catalogue import records
 from enumerator.catalogue.catalogue import Catalogue
-from enumerator.catalogue.schema import table_schema
+from enumerator.catalogue.renewal import drop_file, renew
 from enumerator.catalogue.snapshot import Snapshot
 from enumerator.errors import EnumeratorError
 from enumerator.minima.distinct import canonical
 from enumerator.minima.stability import examine
 from enumerator.points import SADDLE
 from enumerator.problem import Landscape, Tolerances
-from enumerator.storage.sql import quoted
+from enumerator.storage.sql import quoted, run
 from enumerator.verification.points import Disagreement, check_point
 from enumerator.verification.starts import OVERLAPS, REPLAYED, doubled_starts, start_of, wrong_starts
 from enumerator.verification.verify import (
@@ -40,6 +38,7 @@ from enumerator.verification.verify import (
 ROUNDS = 4
 
 POINT_TABLES = ("minima", "saddles")
+Rows = list[dict[str, Any]]
 
 
 def repair(catalogue: Catalogue, sample: int = 20, seed: int = 0, progress: Progress | None = None) -> pa.Table:
@@ -68,7 +67,7 @@ def _repair(catalogue: Catalogue, found: list[Disagreement]) -> None:
     snapshot = catalogue.readable()
     if snapshot.damaged:
         for name, file, _ in snapshot.damaged:
-            _drop_file(catalogue, name, file)
+            drop_file(catalogue.store, name, file)
         return  # what the files held shows in the next round
     _mend_landscapes(catalogue, snapshot)
     _mend_campaigns(catalogue)
@@ -84,39 +83,18 @@ def _repair(catalogue: Catalogue, found: list[Disagreement]) -> None:
     for campaign_id in sorted(wrong.keys() | uncounted):
         if campaign_id in wrong:
             _remove_starts(catalogue, campaign_id, wrong[campaign_id])
-        stored = sum(last - first for first, last in catalogue.done(campaign_id))
-        catalogue.campaign_table.set_status(campaign_id, "running", stored)
+        catalogue.finish(campaign_id, "running")
 
 
 def _ids(found: list[Disagreement], table: str) -> set[str]:
     return {entry.id for entry in found if entry.table == table}
 
 
-def _rows(catalogue: Catalogue, table: DeltaTable) -> list[dict[str, Any]]:
-    return catalogue.store.rows(table, "true")
+def _rows(catalogue: Catalogue, name: str) -> list[dict[str, Any]]:
+    return catalogue.snapshot({name}).rows(f"select * from {name}")
 
 
-def _put(catalogue: Catalogue, table: DeltaTable, before: Sequence[dict], after: Sequence[dict]) -> None:
-    """Write all rows of a table anew unless they are the same objects."""
-    if len(before) != len(after) or any(a is not b for a, b in zip(before, after, strict=True)):
-        catalogue.store.rewrite(table, records.to_table(table.metadata().name, after), None)
-
-
-# Files, landscapes, campaigns
-
-
-def _drop_file(catalogue: Catalogue, name: str, file: str) -> None:
-    """Write a table, or the partition that the file lies in, anew without the file."""
-    steps = [step.partition("=") for step in file.split("/")[:-1]]
-    partition = (steps[0][0], steps[0][2]) if steps else None
-
-    def attempt(table: DeltaTable) -> None:
-        if file in {entry.path for entry in catalogue.store.files(table)}:
-            damaged = [entry[1] for entry in catalogue.store.check_files() if entry[0] == name]
-            rows = catalogue.store.dataset(table, partition, without=[file, *damaged]).to_table()
-            catalogue.store.rewrite(table, rows.cast(table_schema(name).arrow), partition)
-
-    catalogue.store.commit(name, attempt)
+# Landscapes, campaigns
 
 
 def _mend_landscapes(catalogue: Catalogue, snapshot: Snapshot) -> None:
@@ -126,8 +104,7 @@ def _mend_landscapes(catalogue: Catalogue, snapshot: Snapshot) -> None:
     ).to_pylist()
     wanted = {row["landscape_id"]: found for row in settings if (found := _landscape_of(row)) is not None}
 
-    def attempt(table: DeltaTable) -> None:
-        rows = _rows(catalogue, table)
+    def mended(rows: Rows) -> Rows:
         kept: dict[str, dict[str, Any]] = {}
         for row in rows:
             kept.setdefault(row["landscape_id"], _mended_landscape(row, wanted.get(row["landscape_id"])))
@@ -135,9 +112,9 @@ def _mend_landscapes(catalogue: Catalogue, snapshot: Snapshot) -> None:
             name = row["landscape_id"]
             if name not in kept and name in wanted:
                 kept[name] = records.landscape_row(wanted[name], row["created_at"])
-        _put(catalogue, table, rows, list(kept.values()))
+        return list(kept.values())
 
-    catalogue.store.commit("landscapes", attempt)
+    renew(catalogue.store, "landscapes", mended)
 
 
 def _landscape_of(row: dict[str, Any]) -> Landscape | None:
@@ -163,14 +140,13 @@ def _mended_landscape(row: dict[str, Any], wanted: Landscape | None) -> dict[str
 def _mend_campaigns(catalogue: Catalogue) -> None:
     """Each campaign once, on the landscape of its settings."""
 
-    def attempt(table: DeltaTable) -> None:
-        rows = _rows(catalogue, table)
+    def mended(rows: Rows) -> Rows:
         kept: dict[str, dict[str, Any]] = {}
         for row in rows:
             kept.setdefault(row["campaign_id"], _mended_campaign(catalogue, row))
-        _put(catalogue, table, rows, list(kept.values()))
+        return list(kept.values())
 
-    catalogue.store.commit("campaigns", attempt)
+    renew(catalogue.store, "campaigns", mended)
 
 
 def _mended_campaign(catalogue: Catalogue, row: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +160,7 @@ def _mended_campaign(catalogue: Catalogue, row: dict[str, Any]) -> dict[str, Any
 def _landscapes(catalogue: Catalogue) -> dict[str, Landscape]:
     """The landscapes whose rows give their ids."""
     found = {}
-    for row in _rows(catalogue, catalogue.store.open("landscapes")):
+    for row in _rows(catalogue, "landscapes"):
         try:
             found[row["landscape_id"]] = records.landscape_from_row(row)
         except (EnumeratorError, ValueError, TypeError):
@@ -200,7 +176,6 @@ def _mend_points(catalogue: Catalogue, name: str, landscapes: dict[str, Landscap
     other = POINT_TABLES[1 - POINT_TABLES.index(name)]
     tolerances: dict[str, Tolerances] = {}
     unsound: set[str] = set()
-    moved: list[dict[str, Any]] = []
 
     def mended(row: dict[str, Any]) -> dict[str, Any] | None:
         if row["minimum_id"] not in ids:
@@ -210,11 +185,10 @@ def _mend_points(catalogue: Catalogue, name: str, landscapes: dict[str, Landscap
             tolerances[campaign] = _tolerances(catalogue, campaign)
         return _mended_point(row, landscapes.get(row["landscape_id"]), tolerances[campaign])
 
-    def attempt(table: DeltaTable) -> None:
-        rows = _rows(catalogue, table)
+    def all_mended(rows: Rows) -> Rows:
         unsound.clear()
-        moved.clear()
-        kept: list[dict[str, Any]] = []
+        kept: Rows = []
+        moved: Rows = []
         seen: set[str] = set()
         for row in rows:
             new = mended(row)
@@ -227,24 +201,12 @@ def _mend_points(catalogue: Catalogue, name: str, landscapes: dict[str, Landscap
                 seen.add(new["minimum_id"])
                 kept.append(new)
         if moved:
-            _append_points(catalogue, other, moved)
-        _put(catalogue, table, rows, kept)
+            catalogue.point_tables[other].add(moved)
+        return kept
 
     if ids:
-        catalogue.store.commit(name, attempt)
+        renew(catalogue.store, name, all_mended)
     return unsound
-
-
-def _append_points(catalogue: Catalogue, name: str, rows: list[dict[str, Any]]) -> None:
-    """Append those whose ids are not there."""
-
-    def attempt(table: DeltaTable) -> None:
-        present = {row["minimum_id"] for row in _rows(catalogue, table)}
-        new = {row["minimum_id"]: row for row in rows if row["minimum_id"] not in present}
-        if new:
-            catalogue.store.append(table, records.to_table(name, list(new.values())))
-
-    catalogue.store.commit(name, attempt)
 
 
 def _tolerances(catalogue: Catalogue, campaign_id: str) -> Tolerances:
@@ -276,7 +238,7 @@ def _mended_point(row: dict[str, Any], landscape: Landscape | None, tolerances: 
 
 def _join_points(catalogue: Catalogue, name: str, one: str, other: str) -> None:
     """Let the starts of the younger of two rows for one point name the older one, then remove the younger."""
-    rows = {row["minimum_id"]: row for row in _rows(catalogue, catalogue.store.open(name))}
+    rows = {row["minimum_id"]: row for row in _rows(catalogue, name)}
     if one not in rows or other not in rows:
         return  # in two tables: one of them is unsound
     older, younger = sorted((one, other), key=lambda key: (rows[key]["created_at"], rows[key]["label"]))
@@ -285,32 +247,11 @@ def _join_points(catalogue: Catalogue, name: str, one: str, other: str) -> None:
     renamed = f"select * replace (case when {condition} then {quoted(older)} else {column} end as {column}) from starts"
     found = catalogue.sql(f"select distinct campaign_id from starts where {condition} order by all")
     for campaign_id in found["campaign_id"].to_pylist():
-        _change_starts(catalogue, campaign_id, renamed)
-
-    def remove(table: DeltaTable) -> None:
-        before = _rows(catalogue, table)
-        _put(catalogue, table, before, [row for row in before if row["minimum_id"] != younger])
-
-    catalogue.store.commit(name, remove)
+        catalogue.start_table.change(campaign_id, lambda starts: run(renamed, {"starts": starts}).cast(starts.schema))
+    renew(catalogue.store, name, lambda rows: [row for row in rows if row["minimum_id"] != younger])
 
 
 # Starts
-
-
-def _change_starts(
-    catalogue: Catalogue,
-    campaign_id: str,
-    statement: str = "select * from starts",
-    change: Callable[[pa.Table], pa.Table] = lambda starts: starts,
-) -> None:
-    """Put what a SELECT statement over the starts of a campaign gives, after a `change`, in their place."""
-    partition = ("campaign_id", campaign_id)
-
-    def attempt(table: DeltaTable) -> None:
-        starts = catalogue.store.query(table, statement, partition).cast(table_schema("starts").arrow)
-        catalogue.store.rewrite(table, change(starts), partition)
-
-    catalogue.store.commit("starts", attempt)
 
 
 def _wrong_starts(
@@ -353,4 +294,4 @@ def _remove_starts(catalogue: Catalogue, campaign_id: str, wrong: set[int]) -> N
         keep[first] = True
         return starts.filter(pa.array(keep & ~np.isin(index, list(wrong | disputed))))
 
-    _change_starts(catalogue, campaign_id, change=remove)
+    catalogue.start_table.change(campaign_id, remove)

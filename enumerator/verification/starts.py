@@ -154,7 +154,7 @@ def start_of(name: str) -> tuple[str, int]:
 def check_campaigns(catalogue: Catalogue, snapshot: Snapshot) -> Iterator[Disagreement]:
     """Are the settings those of the id, the status one that there is, and all starts of a complete campaign stored?"""
     seen = set()
-    for row in from_table(snapshot.query("select * from campaigns")):
+    for row in snapshot.rows("select * from campaigns"):
         identity, status = row["campaign_id"], row["status"]
         if identity in seen:
             yield Disagreement("campaigns", identity, "campaign_id", identity, "", "is there twice")

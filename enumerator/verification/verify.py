@@ -101,7 +101,7 @@ def find_disagreements(
 def _landscapes(snapshot: Snapshot, found: list[Disagreement]) -> Iterator[tuple[str, Landscape | None]]:
     """Each landscape by its id; None, and a disagreement, for one that cannot be rebuilt."""
     seen = set()
-    for row in records.from_table(snapshot.query("select * from landscapes")):
+    for row in snapshot.rows("select * from landscapes"):
         identity = row["landscape_id"]
         if identity in seen:
             found.append(Disagreement("landscapes", identity, "landscape_id", identity, "", "is there twice"))
