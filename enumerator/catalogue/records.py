@@ -285,15 +285,10 @@ def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
     """
     campaign, starts = result.campaign, result.starts
     outcome = np.asarray(starts.outcome)
-    unnamed = np.isin(outcome, [Outcome.CONVERGED, Outcome.SADDLE]) & (np.asarray(starts.point) < 0)
-    if unnamed.any():
-        raise SolverError(f"start {starts.index[unnamed][0]} of {campaign.id} ended in a point that is not given.")
+    _check_named(result)
     kept = np.isin(outcome, [Outcome.UNFINISHED, Outcome.DIVERGED])
     names = np.array([*point_ids, None], dtype=object)[np.asarray(starts.point)]
     count = len(outcome)
-
-    def number(values: NDArray[np.float64]) -> pa.Array:
-        return pa.array(values, pa.float64(), mask=~np.isfinite(values))
 
     def matrices(values: NDArray[np.float64]) -> list[NDArray[np.float64] | None]:
         return [_flat(matrix) if keep else None for matrix, keep in zip(values, kept, strict=True)]
@@ -308,12 +303,12 @@ def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
         "landscape_id": [campaign.landscape.id] * count,
         "minimum_id": named(Outcome.CONVERGED),
         "outcome": [OUTCOMES[code] for code in outcome],
-        "loss": number(starts.loss),
-        "gradient_norm": number(starts.gradient_norm),
+        "loss": _numbers(starts.loss),
+        "gradient_norm": _numbers(starts.gradient_norm),
         "anti_aligned": pa.array(starts.anti_aligned, pa.int32(), mask=np.asarray(starts.anti_aligned) < 0),
-        "flow_time": number(starts.flow_time),
+        "flow_time": _numbers(starts.flow_time),
         "evaluations": starts.evaluations,
-        "distance": number(starts.distance),
+        "distance": _numbers(starts.distance),
         "Q": matrices(starts.Q),
         "R": matrices(starts.R),
         "saddle_id": named(Outcome.SADDLE),
@@ -321,10 +316,24 @@ def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
         "stop_loss": _lists(starts.stop_loss, pa.float64()),
         "stop_anti_aligned": _lists(starts.stop_anti_aligned, pa.int32()),
         **_lingering_columns(result, point_ids),
-        "distance_error": number(starts.distance_error),
+        "distance_error": _numbers(starts.distance_error),
         "second_layer": matrices(starts.second_layer) if starts.second_layer.size else pa.nulls(count, layer_type),
     }
     return _complete("starts", pa.table(columns, schema=table_schema("starts").arrow))
+
+
+def _check_named(result: ShardResult) -> None:
+    starts = result.starts
+    is_named = np.isin(starts.outcome, [Outcome.CONVERGED, Outcome.SADDLE])
+    unnamed = is_named & (np.asarray(starts.point) < 0)
+    if unnamed.any():
+        index = starts.index[unnamed][0]
+        raise SolverError(f"start {index} of {result.campaign.id} ended in a point that is not given.")
+
+
+def _numbers(values: NDArray[np.float64]) -> pa.Array:
+    """Null for what is not finite."""
+    return pa.array(values, pa.float64(), mask=~np.isfinite(values))
 
 
 def _lists(values: NDArray[np.float64] | NDArray[np.int32], kind: pa.DataType) -> pa.Array:

@@ -235,19 +235,7 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
     in_campaigns = "true" if campaigns is None else one_of("campaign_id", campaigns)
     both = f"{in_landscapes} and {in_campaigns}"
     if name in _OF_CAMPAIGNS:
-        condition = both
-        if name == "initial_overlaps":
-            condition = f"campaign_id in (select campaign_id from campaigns where {both})"
-        end_loss, ends = "", ""
-        if name == "starts":
-            end_loss = ", ends.loss as end_loss"
-            ends = """
-            left join (
-                select minimum_id as point_id, loss from minima union all select minimum_id, loss from saddles
-            ) as ends on coalesce(rows.minimum_id, rows.saddle_id) = ends.point_id"""
-        return f"""
-            select rows.*, campaign_name{end_loss} from (select * from {name} where {condition}) as rows
-            left join campaigns on rows.campaign_id = campaigns.campaign_id{ends}"""
+        return _rows_of_campaigns(name, both)
     if name == "landscapes":
         found = "true" if campaigns is None else f"landscape_id in (select landscape_id from campaigns where {both})"
         return f"select * from landscapes where {in_landscapes} and {found}"
@@ -256,7 +244,27 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
             with counts as (select campaign_id, sum(n)::bigint as n from {tally} where {both} group by all)
             select campaigns.* replace (coalesce(n, 0) as starts)
             from campaigns left join counts using (campaign_id) where {both}"""
-    # A point that no campaign selected has met is left out if campaigns were asked for.
+    return _points(name, in_landscapes, both, tally, only_met=campaigns is not None)
+
+
+def _rows_of_campaigns(name: str, condition: str) -> str:
+    """The rows of `starts` or `initial_overlaps` with the name of their campaign, and the loss of a start's end."""
+    if name == "initial_overlaps":
+        condition = f"campaign_id in (select campaign_id from campaigns where {condition})"
+    end_loss, ends = "", ""
+    if name == "starts":
+        end_loss = ", ends.loss as end_loss"
+        ends = """
+            left join (
+                select minimum_id as point_id, loss from minima union all select minimum_id, loss from saddles
+            ) as ends on coalesce(rows.minimum_id, rows.saddle_id) = ends.point_id"""
+    return f"""
+            select rows.*, campaign_name{end_loss} from (select * from {name} where {condition}) as rows
+            left join campaigns on rows.campaign_id = campaigns.campaign_id{ends}"""
+
+
+def _points(name: str, in_landscapes: str, both: str, tally: str, only_met: bool) -> str:
+    """The minima or saddles with their counts; `only_met`: those that the starts counted have met."""
     lingering, met = "", "counts.n is not null"
     if name == "saddles":
         lingering = ", coalesce(passed.n, 0) as lingered, case when totals.samples = 1 then passed.time end"
@@ -289,7 +297,7 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
         left join passed on points.minimum_id = passed.named
         left join totals on points.landscape_id = totals.landscape_id
         left join campaigns on points.first_campaign_id = campaigns.campaign_id
-        where {"true" if campaigns is None else met}"""
+        where {met if only_met else "true"}"""
 
 
 def _entries(selection: Selection, option: str) -> list[str]:

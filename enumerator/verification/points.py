@@ -32,6 +32,8 @@ LOSS = 1e-14
 EIGENVALUE = 1e-11
 # A radius, relative: it follows from an eigenvalue that may be 1e-5 of the largest, off by EIGENVALUE.
 RADIUS = 1e-6
+# What a point repeats of its landscape.
+_OF_LANDSCAPE = ("students", "teachers", "activation", "constraint", "second_layer")
 
 
 class Disagreement(NamedTuple):
@@ -68,8 +70,7 @@ def check_point(
     loss and gradient are recomputed in 50 digits too, and the symmetry is counted by a plain search.
     """
     Q, R = point.Q, point.R
-    scale = landscape.overlap_scale
-    rounding = EIGENVALUE * np.abs(Q).max(initial=scale)
+    rounding = EIGENVALUE * np.abs(Q).max(initial=landscape.overlap_scale)
     if not ((np.diag(Q) > 0).all() and np.abs(Q - Q.T).max(initial=0.0) <= rounding and np.isfinite(R).all()):
         yield wrong(name, row, "Q", "", "", "is no matrix of overlaps: symmetric, with positive norms")
         return
@@ -79,25 +80,7 @@ def check_point(
     if landscape.constraint == "none":
         all_flat = flat_directions(Q, R, landscape, point.second_layer_weights, tolerances.definite)
     verdict, above = _verdicts(value, point, tolerances.definite, all_flat > flat)
-    numbers: list[tuple[str, float | None, float]] = [
-        ("loss", value.loss, LOSS * scale),
-        ("splitting_min", _finite(value.splitting), EIGENVALUE),
-        ("splitting_min_perpendicular", _finite(value.alphas), EIGENVALUE),
-    ]
-    if len(Q):
-        numbers += [
-            ("hessian_min", value.hessian.min(), EIGENVALUE),
-            ("hessian_max", value.hessian.max(), EIGENVALUE),
-            ("perpendicular_min", value.perpendicular.min(), EIGENVALUE),
-        ]
-    if precise:
-        numbers.append(("loss", precise_loss(Q, R, landscape, point.second_layer_weights), LOSS * scale))
-    for column, computed, tolerance in numbers:
-        stored = row[column]
-        if (stored is None) != (computed is None) or (
-            stored is not None and computed is not None and not abs(stored - computed) <= tolerance
-        ):
-            yield wrong(name, row, column, stored, computed, "recomputed from Q, R, T")
+    yield from _check_numbers(name, row, point, value, precise)
     for column, computed in (("hessian_spectrum", spectrum), ("perpendicular_spectrum", value.perpendicular)):
         stored = row[column]
         if len(stored) != len(computed) or not np.abs(stored - computed).max(initial=0.0) <= EIGENVALUE:
@@ -107,23 +90,46 @@ def check_point(
         signs is not None and (len(signs) != len(Q) or not (np.abs(signs) == 1).all())
     ):
         yield wrong(name, row, "second_layer_weights", signs, None, "+-1 for every neuron if it is trained, else none")
-    texts = [
+    same = [
         ("verdict", verdict),
         ("verdict_above", above),
         ("anti_aligned", value.anti_aligned),
         ("flat_dimension", all_flat),
         ("effective_students", len(Q)),
-        ("students", landscape.students),
-        ("teachers", landscape.teachers),
-        ("activation", landscape.activation),
-        ("constraint", landscape.constraint),
-        ("second_layer", landscape.second_layer),
+        *((part, getattr(landscape, part)) for part in _OF_LANDSCAPE),
     ]
-    for column, computed in texts:
+    for column, computed in same:
         if row[column] != computed:
             yield wrong(name, row, column, row[column], computed, "recomputed from Q, R, T and the landscape")
     yield from _check_place(name, row, point, tolerances, value, precise)
     yield from _check_symmetry(name, row, point, rng, precise)
+
+
+def _check_numbers(
+    name: str, row: dict[str, Any], point: StationaryPoint, value: Recomputed, precise: bool
+) -> Iterator[Disagreement]:
+    """Loss, splittings and the ends of the spectra, by `value` and, if `precise`, the loss in 50 digits."""
+    scale = point.landscape.overlap_scale
+    numbers: list[tuple[str, float | None, float]] = [
+        ("loss", value.loss, LOSS * scale),
+        ("splitting_min", _finite(value.splitting), EIGENVALUE),
+        ("splitting_min_perpendicular", _finite(value.alphas), EIGENVALUE),
+    ]
+    if len(point.Q):
+        numbers += [
+            ("hessian_min", value.hessian.min(), EIGENVALUE),
+            ("hessian_max", value.hessian.max(), EIGENVALUE),
+            ("perpendicular_min", value.perpendicular.min(), EIGENVALUE),
+        ]
+    if precise:
+        computed = precise_loss(point.Q, point.R, point.landscape, point.second_layer_weights)
+        numbers.append(("loss", computed, LOSS * scale))
+    for column, computed, tolerance in numbers:
+        stored = row[column]
+        if (stored is None) != (computed is None) or (
+            stored is not None and computed is not None and not abs(stored - computed) <= tolerance
+        ):
+            yield wrong(name, row, column, stored, computed, "recomputed from Q, R, T")
 
 
 def _check_place(

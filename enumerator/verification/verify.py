@@ -63,7 +63,7 @@ def find_disagreements(
     points: Points = {name: {} for name, landscape in landscapes.items() if landscape is not None}
     tables = {}
     for name in ("minima", "saddles"):
-        rows = list(_readable(name, snapshot, found))
+        tables[name] = rows = list(_readable(name, snapshot, found))
         precise = set(rng.choice(len(rows), min(sample, len(rows)), replace=False).tolist())
         for position, row in enumerate(rows):
             tell(name, position, len(rows))
@@ -72,15 +72,10 @@ def find_disagreements(
                 if snapshot.is_whole("landscapes") and row["landscape_id"] not in landscapes:
                     found.append(wrong(name, row, "landscape_id", row["landscape_id"], "", "names no landscape"))
                 continue
-            try:
-                point = records.point_from_row(row, landscape)
-                limits = tolerances.get(row["first_campaign_id"], Tolerances())
-                found += check_point(name, row, point, landscape, limits, rng, position in precise)
-            except (ValueError, TypeError, np.linalg.LinAlgError) as error:
-                found.append(wrong(name, row, "Q", "", "", f"cannot be read: {error}"))
-                continue
-            points[landscape.id][row["minimum_id"]] = point
-        tables[name] = rows
+            limits = tolerances.get(row["first_campaign_id"], Tolerances())
+            point = _checked(name, row, landscape, limits, rng, position in precise, found)
+            if point is not None:
+                points[landscape.id][row["minimum_id"]] = point
     found += _check_names(tables, landscapes)
     for done, entries in enumerate(points.values()):
         tell("separation", done, len(points))
@@ -96,6 +91,25 @@ def find_disagreements(
     found += check_kept(snapshot, read, rng)
     found += check_replays(catalogue, snapshot, points, sample, rng, lambda *done: tell("replays", *done))
     return found
+
+
+def _checked(
+    name: str,
+    row: dict[str, Any],
+    landscape: Landscape,
+    tolerances: Tolerances,
+    rng: np.random.Generator,
+    precise: bool,
+    found: list[Disagreement],
+) -> StationaryPoint | None:
+    """The point of a row, with its disagreements added to `found`; None if it cannot be read."""
+    try:
+        point = records.point_from_row(row, landscape)
+        found += check_point(name, row, point, landscape, tolerances, rng, precise)
+    except (ValueError, TypeError, np.linalg.LinAlgError) as error:
+        found.append(wrong(name, row, "Q", "", "", f"cannot be read: {error}"))
+        return None
+    return point
 
 
 def _landscapes(snapshot: Snapshot, found: list[Disagreement]) -> Iterator[tuple[str, Landscape | None]]:
