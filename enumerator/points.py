@@ -19,18 +19,24 @@ ZERO_LOSS = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
-    """A student in the span of the teachers: reduced weights W (K, r + p), overlaps Q (K, K) and R (K, M), its loss.
+class Student:
+    """Neurons of a landscape in normal form, reduced weights W (K, D): a lane, a merged network, or a point.
 
     `second_layer_weights` (K,) are +-1 where the second layer is trained, and None where it is fixed.
     """
 
     landscape: Landscape
     W: NDArray[np.float64]
+    second_layer_weights: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Network(Student):
+    """A student in the span of the teachers, W (K, r + p), with overlaps Q (K, K) and R (K, M), and its loss."""
+
     Q: NDArray[np.float64]
     R: NDArray[np.float64]
     loss: float
-    second_layer_weights: NDArray[np.float64] | None
 
     @property
     def norms(self) -> NDArray[np.float64]:

@@ -180,7 +180,7 @@ def _known(atlas: Catalogue, landscape: Landscape) -> list[KnownPoint]:
 
 def _nearest(weights: Matrix, known: list[KnownPoint], landscape: Landscape, thorough: bool = True) -> Nearest:
     signs = np.ones(len(weights)) if landscape.second_layer == "trained" else None
-    return nearest_point(weights, [entry.point for entry in known], landscape, signs, thorough)
+    return nearest_point(Student(landscape, weights, signs), [entry.point for entry in known], thorough)
 
 
 def _fitting(network: Given, landscape: Landscape) -> Landscape:

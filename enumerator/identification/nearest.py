@@ -22,8 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from enumerator.minima.collapse import assigned, collapsed, nearest_groups, nearest_member
 from enumerator.minima.curvature import lifted_distance
 from enumerator.minima.recognition import Recogniser
-from enumerator.points import StationaryPoint
-from enumerator.problem import Landscape
+from enumerator.points import StationaryPoint, Student
 
 Matrix = NDArray[np.float64]
 Order = NDArray[np.intp]
@@ -69,19 +68,13 @@ class _Candidate:
     upper: float = np.inf
 
 
-def nearest_point(
-    W: Matrix,
-    points: Sequence[StationaryPoint],
-    landscape: Landscape,
-    signs: Matrix | None = None,
-    thorough: bool = True,
-) -> Nearest:
-    """The nearest of the points to reduced weights W (K, D), of second-layer signs (K,) where these are trained.
+def nearest_point(student: Student, points: Sequence[StationaryPoint], thorough: bool = True) -> Nearest:
+    """The nearest of the points to a student of reduced weights (K, D).
 
     Unless `thorough` an upper bound from two beginnings for each point.
     """
-    search = _Search(W, landscape, signs)
-    families = [k for k, point in enumerate(points) if len(point.W) < len(W)]
+    search = _Search(student)
+    families = [k for k, point in enumerate(points) if len(point.W) < len(student.W)]
     lowest = min((search.below_family(points[k]) for k in families), default=np.inf)
     best, position = min(((search.to_family(points[k]), k) for k in families), default=(np.inf, -1))
     candidates = [candidate for k, point in enumerate(points) for candidate in search.candidates(k, point)]
@@ -101,11 +94,13 @@ def nearest_point(
 
 
 class _Search:
-    """The distances of weights W (K, D) to points, with a budget for all of them together."""
+    """The distances of a student W (K, D) to points, with a budget for all of them together."""
 
-    def __init__(self, W: Matrix, landscape: Landscape, signs: Matrix | None) -> None:
+    def __init__(self, student: Student) -> None:
+        W, landscape = student.W, student.landscape
         recogniser, rank = Recogniser(landscape), landscape.teacher_rank
-        self.W, self.landscape, self.signs, self.rank = W, landscape, signs, rank
+        self.student, self.W, self.landscape, self.rank = student, W, landscape, rank
+        self.signs = student.second_layer_weights
         self.inverse, self.classes = recogniser.inverse_factor, recogniser.classes
         self.R = W[:, :rank] @ landscape.teacher_factor.T
         self.U = W[:, :rank] @ self.inverse.T
@@ -242,7 +237,7 @@ class _Search:
 
     def to_family(self, point: StationaryPoint) -> float:
         """An upper bound of the distance to the students that compute a point of fewer neurons; infinite if unknown."""
-        target = nearest_member(self.W, point.W, self.landscape, self.signs) if len(point.W) else None
+        target = nearest_member(self.student, self._network(point.W)) if len(point.W) else None
         found = [] if target is None else [target]
         if self.signs is None and len(point.W):
             unmoved = np.arange(self.landscape.teachers)
@@ -251,6 +246,10 @@ class _Search:
                 found += [] if target is None else [target]
         return min((float(np.linalg.norm(self.W - target)) for target in found), default=np.inf)
 
+    def _network(self, W: Matrix) -> Student:
+        """A network (K_eff, r) whose neurons all count as of the sign of the second layer that students begin with."""
+        return Student(self.landscape, W, None)
+
     def _member(self, network: Matrix) -> Matrix | None:
         """The student near W that computes what a network (K_eff, r) does, each neuron by its nearest student first."""
         if not self.landscape.merges:
@@ -258,7 +257,7 @@ class _Search:
         groups = nearest_groups(self.W, network)
         students, neurons = linear_sum_assignment(((self.W[:, None, : self.rank] - network) ** 2).sum(axis=2))
         groups[students] = neurons
-        return collapsed(self.W, network, groups)
+        return collapsed(self.student, self._network(network), groups)
 
 
 def _best(gains: Matrix) -> tuple[float, Order]:

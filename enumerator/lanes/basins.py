@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 from enumerator.lanes.basin import Basin, basin_of
 from enumerator.loss.population import as_numpy
-from enumerator.loss.second_layer import Student, normal_form
+from enumerator.loss.second_layer import normal_form, stretch_of
 from enumerator.minima.collapse import NEAR, collapsed, loss_falls, nearest_member, possible_groups
 from enumerator.minima.curvature import lifted_distance, polish_on_manifold, possible_lifts
 from enumerator.minima.distinct import ByLoss, is_same, loss_gap
@@ -22,31 +23,35 @@ from enumerator.minima.effective import PARALLEL, groups_of, merged_student, zer
 from enumerator.minima.polish import compiled_polish, distance_by_one_step, nearest_stationary
 from enumerator.minima.recognition import Recogniser
 from enumerator.minima.stability import examine, network_of, stays_merged
-from enumerator.points import FLAT_MINIMUM, SADDLE, Network, StationaryPoint, has_zero_loss
-from enumerator.problem import Campaign, Landscape
+from enumerator.points import FLAT_MINIMUM, SADDLE, Network, StationaryPoint, Student, has_zero_loss
+from enumerator.problem import Campaign
 
-# From weights (K, r + p), and signs of a trained second layer, to a stationary point, and the gradient norm there.
-Method = Callable[[Landscape, NDArray[np.float64], NDArray[np.float64] | None], tuple[NDArray[np.float64], float]]
+# From a student (K, r + p) to the weights of a stationary point, and the gradient norm there.
+Method = Callable[[Student], tuple[NDArray[np.float64], float]]
 
 
-def _polish(
-    landscape: Landscape, W: NDArray[np.float64], signs: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], float]:
+def _polish(student: Student) -> tuple[NDArray[np.float64], float]:
     """By Newton's method, see `polish` and `polish_on_manifold`."""
+    landscape, W = student.landscape, student.W
     g, manifold, _ = landscape.equations
     if not manifold.is_free:
         return polish_on_manifold(landscape.equations, manifold.project(W), landscape.teacher_factor)
-    x, slope = compiled_polish(g, jnp.asarray(W), jnp.asarray(landscape.teacher_factor), signs)
+    V = jnp.asarray(landscape.teacher_factor)
+    x, slope = compiled_polish(g, jnp.asarray(W), V, student.second_layer_weights)
     return as_numpy(x), float(slope)
 
 
-def _polish_slowly(
-    landscape: Landscape, W: NDArray[np.float64], signs: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], float]:
+def _polish_slowly(student: Student) -> tuple[NDArray[np.float64], float]:
     """By the norm of the gradient, see `nearest_stationary`; Newton's method again on a manifold."""
+    landscape = student.landscape
     if not landscape.equations.manifold.is_free:
-        return _polish(landscape, W, signs)
-    return nearest_stationary(landscape.g, W, landscape.teacher_factor, signs)
+        return _polish(student)
+    return nearest_stationary(landscape.g, student.W, landscape.teacher_factor, student.second_layer_weights)
+
+
+def _student_of(landscape: Landscape, lane: NDArray[np.float64]) -> Student:
+    """The student of a lane, (K, D) or with a second layer (K, D + 2), see `second_layer`."""
+    return Student(landscape, *normal_form(lane)) if landscape.equations.is_trained else Student(landscape, lane, None)
 
 
 # A lane that lingers on a saddle has its loss up to this part of the largest squared teacher.
@@ -69,20 +74,20 @@ class End(NamedTuple):
 
 
 class _Lane(NamedTuple):
-    """A lane whose end is asked for. `above`: it is not in the span of the teachers."""
+    """A lane whose end is asked for. `above`: it is not in the span of the teachers. `stretch`: see `stretch_of`."""
 
     student: Student
+    stretch: float
     loss: float
     gradient_norm: float
     above: bool
 
 
 class _Polished(NamedTuple):
-    """The basin of the point that a student was polished to, with the weights (K_eff, r + p) and signs found there."""
+    """The basin of the point that a student was polished to, and the network (K_eff, r + p) found there."""
 
     basin: Basin
-    network: NDArray[np.float64]
-    signs: NDArray[np.float64] | None
+    network: Student
 
 
 class Basins:
@@ -102,8 +107,7 @@ class Basins:
         self._highest = np.zeros((0, 2))
         # The point that stands for all points of zero loss, if there are any; in hand from the start.
         network = zero_loss_network(self.landscape)
-        signs = np.ones(len(network)) if network is not None and self.landscape.equations.is_trained else None
-        self.zero = None if network is None else self._add(examine(network, self.landscape, campaign.tolerances, signs))
+        self.zero = None if network is None else self._add(examine(network, campaign.tolerances))
 
     def __len__(self) -> int:
         return len(self._met)
@@ -164,37 +168,32 @@ class Basins:
             return True
         step = self.campaign.dynamics.step or 0.0
         # The neurons may grow on their way, by the radius each at the most, and their stretch by twice that.
-        steady = step * ball.steepest * (lane.student.stretch + 2 * ball.radius) <= 1
+        steady = step * ball.steepest * (lane.stretch + 2 * ball.radius) <= 1
         return steady and lane.loss - basin.loss < ball.level
 
     def _recognised(self, lane: _Lane) -> End | None:
         """The minimum in hand whose ball holds the lane, if the assignments find it."""
         student = lane.student
         for basin in self._possible(lane):
-            if self.recogniser.is_beyond(student.U, basin.overlaps, basin.ball(lane.above).radius):
+            if self.recogniser.is_beyond(student.W, basin.overlaps, basin.ball(lane.above).radius):
                 continue
-            distance = self.recogniser.distance(student.U, basin.point, student.signs)
+            distance = self.recogniser.distance(student, basin.point)
             if self._captures(basin, lane, distance):
                 return End(basin, distance, True)
         return None
 
-    def _polished(
-        self,
-        W: NDArray[np.float64],
-        groups: NDArray[np.intp],
-        signs: NDArray[np.float64] | None,
-        method: Method = _polish,
-    ) -> _Polished | None:
-        """The stationary point that a method finds from the merged groups of W (K, r + p)."""
-        (network, own), norm = merged_student(W, groups, signs), 0.0
-        if len(network):
-            network, norm = method(self.landscape, network, own)
+    def _polished(self, student: Student, groups: NDArray[np.intp], method: Method = _polish) -> _Polished | None:
+        """The stationary point that a method finds from the merged groups of a student (K, r + p)."""
+        network, norm = merged_student(student, groups), 0.0
+        if len(network.W):
+            W, norm = method(network)
+            network = replace(network, W=W)
         if not norm <= self.campaign.tolerances.stationary * self.scale:
             return None
-        known = self._known(network_of(network, self.landscape, own))
+        known = self._known(network_of(network))
         if known is None:
-            known = self._add(examine(network, self.landscape, self.campaign.tolerances, own))
-        return _Polished(known, network, own)
+            known = self._add(examine(network, self.campaign.tolerances))
+        return _Polished(known, network)
 
     def _known(self, network: Network) -> Basin | None:
         """The basin of a polished network, if its point is in hand.
@@ -206,24 +205,29 @@ class Basins:
         searched = (basin for basin in near if is_same(network, basin.point))
         return next(itertools.chain(assigned, searched), None)
 
-    def _lifts(self, W: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """W (K, D) without perpendicular parts that vanish in the end: without any, where nothing is constrained."""
-        rank = self.landscape.teacher_rank
-        return [W[:, :rank]] if self.landscape.equations.manifold.is_free else possible_lifts(W, rank)
+    def _in_span(self, student: Student) -> Student:
+        """A student (K, D) without its perpendicular part."""
+        return replace(student, W=student.W[:, : self.landscape.teacher_rank])
+
+    def _lifts(self, student: Student) -> list[Student]:
+        """A student without perpendicular parts that vanish in the end: without any, where nothing is constrained."""
+        if self.landscape.equations.manifold.is_free:
+            return [self._in_span(student)]
+        return [replace(student, W=W) for W in possible_lifts(student.W, self.landscape.teacher_rank)]
 
     def _isolated(self, lane: _Lane) -> End | None:
         """The polished lane, if its ball holds the lane, or if it is a saddle that the lane rests on."""
-        student, rank, W = lane.student, self.landscape.teacher_rank, lane.student.U
-        for lift in self._lifts(W):
-            groups = self._groups(lift)
-            polished = self._polished(lift, groups, student.signs)
+        rank, W = self.landscape.teacher_rank, lane.student.W
+        for lift in self._lifts(lane.student):
+            groups = self._groups(lift.W)
+            polished = self._polished(lift, groups)
             if polished is None:
                 continue
             if self.landscape.equations.manifold.is_free:
-                gap = np.linalg.norm(merged_student(lift, groups, student.signs)[0] - polished.network)
+                gap = np.linalg.norm(merged_student(lift, groups).W - polished.network.W)
                 distance = float(np.hypot(gap, np.linalg.norm(W[:, rank:])))
             else:
-                distance = lifted_distance(W, polished.network, rank)
+                distance = lifted_distance(W, polished.network.W, rank)
             if self._captures(polished.basin, lane, distance):
                 return End(polished.basin, distance, True)
             rests = lane.gradient_norm <= self.at_rest and distance <= _AT_REST * self.scale
@@ -235,12 +239,11 @@ class Basins:
         """Zero loss, if the lane merges into one of a family of students, or is there already to all digits."""
         if self.zero is None:
             return None
-        student, network = lane.student, self.zero.point.W
-        if len(network) < self.landscape.students:
-            target = nearest_member(student.U, network, self.landscape, student.signs)
-            distance = self._falls_to(student, target)
+        network = self.zero.point
+        if len(network.W) < self.landscape.students:
+            distance = self._falls_to(lane.student, nearest_member(lane.student, network))
         else:
-            distance = self._rests_at_zero_loss(student, lane.loss, network)
+            distance = self._rests_at_zero_loss(lane.student, lane.loss, network.W)
         return None if distance is None else End(self.zero, distance, True)
 
     def _rests_at_zero_loss(self, student: Student, loss: float, network: NDArray[np.float64]) -> float | None:
@@ -251,12 +254,12 @@ class Basins:
         """
         if not has_zero_loss(loss, self.landscape) or not self.landscape.merges:
             return None
-        target = np.pad(network, ((0, 0), (0, student.U.shape[1] - network.shape[1])))
-        target = target[linear_sum_assignment(cdist(student.U, target, "sqeuclidean"))[1]]
-        if student.signs is not None and (student.signs < 0).any():
+        W, signs = student.W, student.second_layer_weights
+        target = np.pad(network, ((0, 0), (0, W.shape[1] - network.shape[1])))
+        target = target[linear_sum_assignment(cdist(W, target, "sqeuclidean"))[1]]
+        if signs is not None and (signs < 0).any():
             return None
-        is_downhill = loss_falls(student.U, target, self.landscape, student.signs)
-        return float(np.linalg.norm(student.U - target)) if is_downhill else None
+        return float(np.linalg.norm(W - target)) if loss_falls(student, target) else None
 
     def _is_at_zero_loss(self, lane: _Lane) -> End | None:
         """Zero loss, where a lane at rest is there in its own way, far from the teachers and from all their copies.
@@ -267,8 +270,7 @@ class Basins:
         landscape, student = self.landscape, lane.student
         if self.zero is None or not has_zero_loss(lane.loss, landscape) or not landscape.equations.manifold.is_free:
             return None
-        definite = self.campaign.tolerances.definite
-        distance = distance_by_one_step(landscape.g, student.U, landscape.teacher_factor, student.signs, definite)
+        distance = self._one_step(student)
         return End(self.zero, distance, True) if distance <= NEAR * self.scale else None
 
     def _rests_on_a_line(self, student: Student) -> End | None:
@@ -277,59 +279,60 @@ class Basins:
         There the loss is a convex function of two numbers, the sums of the neurons on either side, and no neuron can
         turn: a student at rest is at a minimum. Elsewhere neurons that cancel part, and descend.
         """
-        U, signs = student.U, student.signs
+        U, signs = student.W, student.second_layer_weights
         if signs is None or U.shape[1] > 1:
             return None
         sides = (U[:, 0] < 0).astype(np.intp)
         is_left = np.abs(np.bincount(sides, weights=signs * U[:, 0], minlength=2)) > PARALLEL * self.scale
         groups = np.where(is_left[sides], sides - (not is_left[0]), -1)
-        polished = self._polished(U, groups, signs)
+        polished = self._polished(student, groups)
         if polished is None or polished.basin.point.verdict != FLAT_MINIMUM:
             return None
-        V, definite = self.landscape.teacher_factor, self.campaign.tolerances.definite
-        return End(polished.basin, distance_by_one_step(self.landscape.g, U, V, signs, definite), True)
+        return End(polished.basin, self._one_step(student), True)
+
+    def _one_step(self, student: Student) -> float:
+        """How far the stationary points near a student are to first order, see `distance_by_one_step`."""
+        g, V, definite = self.landscape.g, self.landscape.teacher_factor, self.campaign.tolerances.definite
+        return distance_by_one_step(g, student.W, V, student.second_layer_weights, definite)
 
     def _merges(self, lane: _Lane) -> End | None:
         """The flat minimum that groups of the lane merge into."""
-        student, W, signs = lane.student, lane.student.U, lane.student.signs
-        for groups in self._tried_groups(W[:, : self.landscape.teacher_rank]):
-            polished = self._polished(W[:, : self.landscape.teacher_rank], groups, signs)
+        student, inside = lane.student, self._in_span(lane.student)
+        for groups in self._tried_groups(inside.W):
+            polished = self._polished(inside, groups)
             if polished is None or polished.basin.point.verdict != FLAT_MINIMUM:
                 continue
-            basin, network, own = polished
-            relative = None if signs is None or own is None else signs * np.append(own, 1.0)[groups]
-            stays = stays_merged(network, groups, self.landscape, own, signs, lane.above)
-            distance = self._falls_to(student, collapsed(W, network, groups, relative)) if stays else None
+            stays = stays_merged(student, polished.network, groups, lane.above)
+            distance = self._falls_to(student, collapsed(student, polished.network, groups)) if stays else None
             if distance is not None:
-                return End(basin, distance, True)
+                return End(polished.basin, distance, True)
         return None
 
     def _falls_to(self, student: Student, target: NDArray[np.float64] | None) -> float | None:
         """Distance from the lane to its collapse, None if that is far, or the loss rises on the way."""
         if target is None:
             return None
-        distance = float(np.linalg.norm(student.U - target))
-        near = distance <= NEAR * self.scale
-        return distance if near and loss_falls(student.U, target, self.landscape, student.signs) else None
+        distance = float(np.linalg.norm(student.W - target))
+        is_near = distance <= NEAR * self.scale
+        return distance if is_near and loss_falls(student, target) else None
 
-    def _distance_to(self, W: NDArray[np.float64], network: NDArray[np.float64], groups: NDArray[np.intp]) -> float:
-        """Distance of W (K, D) to a network that its groups collapse onto; infinite if they do not."""
+    def _distance_to(self, student: Student, network: Student, groups: NDArray[np.intp]) -> float:
+        """Distance of a student to a network that its groups collapse onto, whatever its signs; infinite if not."""
         if not self.landscape.equations.manifold.is_free:
-            return lifted_distance(W, network, self.landscape.teacher_rank)
-        target = collapsed(W, network, groups)
-        return np.inf if target is None else float(np.linalg.norm(W - target))
-
-    def student(self, lane: NDArray[np.float64]) -> Student:
-        """The student of a lane, (K, D) or with a second layer (K, D + 2), in normal form."""
-        return normal_form(lane) if self.landscape.equations.is_trained else Student(lane)
+            return lifted_distance(student.W, network.W, self.landscape.teacher_rank)
+        target = collapsed(replace(student, second_layer_weights=None), network, groups)
+        return np.inf if target is None else float(np.linalg.norm(student.W - target))
 
     def ends_in(self, lane: NDArray[np.float64], loss: float, gradient_norm: float, polishes: bool) -> End | None:
         """The stationary point in which the flow from a lane ends, or None where nothing is proven yet.
 
         Points that are not in hand are found only if the lane is polished (`polishes`).
         """
-        student = self.student(lane)
-        at = _Lane(student, loss, gradient_norm, bool(student.U[:, self.landscape.teacher_rank :].any()))
+        student, stretch = _student_of(self.landscape, lane), 1.0
+        if self.landscape.equations.is_trained:
+            stretch = stretch_of(lane)
+        above = bool(student.W[:, self.landscape.teacher_rank :].any())
+        at = _Lane(student, stretch, loss, gradient_norm, above)
         found = self._recognised(at)
         if found is None and gradient_norm <= self.campaign.tolerances.collapse_below * self.scale:
             found = self._reaches_zero_loss(at)
@@ -346,22 +349,22 @@ class Basins:
 
         Where several saddles are within reach of each other, which of them it is may depend on those in hand.
         """
-        W, signs, _ = self.student(lane)
+        student = _student_of(self.landscape, lane)
         reach = NEAR * self.scale
         window = _LINGERING_LOSS * self.landscape.overlap_scale
         near = [basin for basin in self._near(loss, window) if basin.point.verdict == SADDLE]
-        ends = [End(basin, self.recogniser.distance(W, basin.point, signs), False) for basin in near]
+        ends = [End(basin, self.recogniser.distance(student, basin.point), False) for basin in near]
         nearest = min(ends, key=lambda end: end.distance, default=None)
         if nearest is not None and nearest.distance <= reach:
             return nearest
-        lift = self._lifts(W)[0]
-        alone = self._groups(lift)
-        for groups in [alone, *self._tried_groups(lift)]:
-            polished = self._polished(lift, groups, signs)
+        lift = self._lifts(student)[0]
+        alone = self._groups(lift.W)
+        for groups in [alone, *self._tried_groups(lift.W)]:
+            polished = self._polished(lift, groups)
             if polished is None and groups is alone:
-                polished = self._polished(lift, groups, signs, _polish_slowly)
+                polished = self._polished(lift, groups, _polish_slowly)
             if polished is not None and polished.basin.point.verdict == SADDLE:
-                distance = self._distance_to(W, polished.network, groups)
+                distance = self._distance_to(student, polished.network, groups)
                 if distance <= reach:
                     return End(polished.basin, distance, False)
         return None

@@ -9,8 +9,6 @@ second-layer weights +-1. On it the flow is du/dt = -(a^2 I + w w^T) dL/du, whic
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -42,19 +40,13 @@ def balanced(X: Float[Array, "K X"]) -> Float[Array, "K X"]:
     return jnp.concatenate([length[:, None] * direction, (jnp.sign(a) * layer)[:, None], c[:, None]], axis=1)
 
 
-class Student(NamedTuple):
-    """A student in normal form: neurons U (K, D), and signs (K,) where the second layer is trained, else None.
-
-    `stretch` bounds the eigenvalues of what turns the gradient in U into its rate of change: 1 for a fixed layer.
-    """
-
-    U: NDArray[np.float64]
-    signs: NDArray[np.float64] | None = None
-    stretch: float = 1.0
-
-
-def normal_form(X: NDArray[np.float64]) -> Student:
-    """The student of a lane X (K, D + 2)."""
+def normal_form(X: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Neurons u (K, D) and second-layer weights +-1 (K,) of a lane X (K, D + 2)."""
     W, a = X[:, :-2], X[:, -2]
-    stretch = float((a**2 + (W**2).sum(axis=1)).max())
-    return Student(np.abs(a)[:, None] * W, np.where(a < 0, -1.0, 1.0), stretch)
+    return np.abs(a)[:, None] * W, np.where(a < 0, -1.0, 1.0)
+
+
+def stretch_of(X: NDArray[np.float64]) -> float:
+    """A bound on the eigenvalues of what turns the gradient in u into its rate of change, at a lane X (K, D + 2)."""
+    W, a = X[:, :-2], X[:, -2]
+    return float((a**2 + (W**2).sum(axis=1)).max())

@@ -18,8 +18,8 @@ from scipy.optimize import linear_sum_assignment
 
 from enumerator.activations.base import Activation
 from enumerator.loss.population import SecondLayer, gradient
-from enumerator.minima.effective import groups_of
-from enumerator.problem import Landscape
+from enumerator.minima.effective import agreeing, groups_of
+from enumerator.points import Student
 
 # The way is looked at in these places, more closely at its end, where the slope vanishes like a square.
 _PLACES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
@@ -43,17 +43,13 @@ def _slopes(
     return rates / jnp.sqrt((way * way).sum())
 
 
-def loss_falls(
-    W: NDArray[np.float64],
-    target: NDArray[np.float64],
-    landscape: Landscape,
-    signs: NDArray[np.float64] | None = None,
-) -> bool:
-    """Whether the loss falls all along the straight way from W (K, D) to `target` (K, D)."""
+def loss_falls(student: Student, target: NDArray[np.float64]) -> bool:
+    """Whether the loss falls all along the straight way from a student (K, D) to `target` (K, D)."""
+    landscape, W = student.landscape, student.W
     if not (target - W).any():
         return True
     V = jnp.asarray(landscape.teacher_factor)
-    slopes = np.asarray(_slopes(landscape.g, jnp.asarray(W), jnp.asarray(target), V, signs))
+    slopes = np.asarray(_slopes(landscape.g, jnp.asarray(W), jnp.asarray(target), V, student.second_layer_weights))
     return bool((slopes <= _ROUNDING * landscape.teacher_scale).all())  # false for NaN
 
 
@@ -62,21 +58,17 @@ def nearest_groups(W: NDArray[np.float64], network: NDArray[np.float64]) -> NDAr
     return np.argmax(W[:, : network.shape[1]] @ (network / np.linalg.norm(network, axis=1)[:, None]).T, axis=1)
 
 
-def collapsed(
-    W: NDArray[np.float64],
-    network: NDArray[np.float64],
-    groups: NDArray[np.intp],
-    signs: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64] | None:
-    """The student (K, D) that computes what the network (K_eff, r) does, nearest to W (K, D) in the groups (K,).
+def collapsed(student: Student, network: Student, groups: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    """Weights (K, D) that compute what the network (K_eff, r) does, nearest to the student's in the groups (K,).
 
-    Each neuron is shared out among its group by their components along it; students of no group (-1) and
-    those that point away from theirs are dead. With `signs` (K,), relative to those of their neurons, students of the
-    other sign keep their components, and the rest make up for them. None if a neuron is left without a student.
+    Each neuron is shared out among its group by their components along it; students of no group (-1) and those that
+    point away from theirs are dead. Students of the other sign than their neuron keep their components, and the rest
+    make up for them. None if a neuron is left without a student.
     """
+    W = student.W
     target = np.zeros_like(W)
-    agree = np.ones(len(W), bool) if signs is None else signs > 0
-    for neuron, weights in enumerate(network):
+    agree = agreeing(student, network, groups)
+    for neuron, weights in enumerate(network.W):
         members = np.flatnonzero(groups == neuron)
         along = np.maximum(W[members, : len(weights)] @ weights, 0.0) / (weights @ weights)
         own = agree[members]
@@ -108,23 +100,19 @@ def assigned(W: NDArray[np.float64], network: NDArray[np.float64], cancels: bool
     return target
 
 
-def nearest_member(
-    W: NDArray[np.float64],
-    network: NDArray[np.float64],
-    landscape: Landscape,
-    signs: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64] | None:
-    """The student (K, D) near W (K, D) that computes what the network (K_eff, r) does; None where none is near."""
+def nearest_member(student: Student, network: Student) -> NDArray[np.float64] | None:
+    """Weights (K, D) near the student's that compute what the network (K_eff, r) does; None where none are near."""
+    landscape, W, signs = student.landscape, student.W, student.second_layer_weights
     if not landscape.g.is_homogeneous:
-        return assigned(W, network, landscape.g.is_odd)
-    groups = nearest_groups(W, network)
+        return assigned(W, network.W, landscape.g.is_odd)
+    groups = nearest_groups(W, network.W)
     if signs is None:
-        return collapsed(W, network, groups)
-    norms = np.linalg.norm(W, axis=1)
-    along = (W[:, : network.shape[1]] * network[groups]).sum(axis=1) / np.linalg.norm(network[groups], axis=1)
+        return collapsed(student, network, groups)
+    norms, neurons = np.linalg.norm(W, axis=1), network.W[groups]
+    along = (W[:, : neurons.shape[1]] * neurons).sum(axis=1) / np.linalg.norm(neurons, axis=1)
     # Students of both signs that cancel each other, wherever they point.
     stray = (along < np.cos(_TRIED[0]) * norms) & (norms > _TRIED[-1] * landscape.teacher_scale)
-    target = collapsed(W, network, np.where(stray, -1, groups), signs)
+    target = collapsed(student, network, np.where(stray, -1, groups))
     return None if target is None else target + _cancelling(np.where(stray[:, None], W, 0.0), signs)
 
 

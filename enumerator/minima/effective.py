@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from enumerator.activations.base import Activation
 from enumerator.loss.population import one_sided_derivative, one_sided_gradient
-from enumerator.points import Network
+from enumerator.points import Network, Student
 from enumerator.problem import Landscape
 
 # Two neurons of a polished stationary point are parallel, and one is dead, below this angle and
@@ -46,17 +46,24 @@ def merged(W: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.float
     return sums
 
 
-def merged_student(
-    W: NDArray[np.float64], groups: NDArray[np.intp], signs: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """`merged` neurons and their signs (K_eff,): students of either sign (K,) add up, and the longer sum decides."""
+def merged_student(student: Student, groups: NDArray[np.intp]) -> Student:
+    """`merged` neurons (K_eff, D): students of either sign add up, and the longer sum decides the sign of a neuron."""
+    W, signs = student.W, student.second_layer_weights
     if signs is None:
-        return merged(W, groups), None
+        return Student(student.landscape, merged(W, groups), None)
     sums, grouped = merged(signs[:, None] * W, groups), groups >= 0
     along = np.zeros(len(sums))
     np.add.at(along, groups[grouped], (sums[groups[grouped]] * W[grouped]).sum(axis=1))
     own = np.where(along < 0, -1.0, 1.0)
-    return own[:, None] * sums, own
+    return Student(student.landscape, own[:, None] * sums, own)
+
+
+def agreeing(student: Student, network: Student, groups: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which students (K,) have the sign of the neuron of their group; all, where the second layer is fixed."""
+    signs, own = student.second_layer_weights, network.second_layer_weights
+    if signs is None:
+        return np.ones(len(student.W), bool)
+    return signs == (1.0 if own is None else np.append(own, 1.0)[groups])
 
 
 def effective_network(W: NDArray[np.float64], scale: float, tolerance: float = PARALLEL) -> NDArray[np.float64]:
@@ -76,29 +83,29 @@ def cancelled(W: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
     return np.array(kept).reshape(-1, W.shape[1])
 
 
-def reduced(
-    W: NDArray[np.float64], landscape: Landscape, signs: NDArray[np.float64] | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """The effective network (K_eff, D) of W (K, D) with its signs, by what the activation allows."""
+def reduced(student: Student) -> Student:
+    """The effective network (K_eff, D) of a student (K, D), by what the activation allows."""
+    landscape, W = student.landscape, student.W
     if not landscape.equations.manifold.is_free:  # no constrained student can vanish, or take over another's norm
-        return W, None
+        return Student(landscape, W, None)
     if not landscape.g.is_homogeneous:
         kept = cancelled(W, landscape.teacher_scale) if landscape.g.is_odd else W
         alive = np.linalg.norm(kept, axis=1) > PARALLEL * landscape.teacher_scale
-        return kept[alive] if landscape.g.vanishes_at_rest else kept, None
-    network, own = merged_student(W, groups_of(W, landscape.teacher_scale), signs)
-    alive = np.linalg.norm(network, axis=1) > PARALLEL * landscape.teacher_scale  # opposite signs may cancel
-    return network[alive], None if own is None else own[alive]
+        return Student(landscape, kept[alive] if landscape.g.vanishes_at_rest else kept, None)
+    network = merged_student(student, groups_of(W, landscape.teacher_scale))
+    alive = np.linalg.norm(network.W, axis=1) > PARALLEL * landscape.teacher_scale  # opposite signs may cancel
+    own = network.second_layer_weights
+    return Student(landscape, network.W[alive], None if own is None else own[alive])
 
 
-def zero_loss_network(landscape: Landscape) -> NDArray[np.float64] | None:
+def zero_loss_network(landscape: Landscape) -> Student | None:
     """The effective network of the teachers (K_eff, r), which stands for zero loss; None if no student computes it."""
     manifold, V = landscape.equations.manifold, landscape.teacher_factor
     if not manifold.is_free:
         fits = landscape.students == landscape.teachers and manifold.deviation(landscape.T) <= PARALLEL
-        return manifold.project(V) if fits else None
-    network = reduced(V, landscape)[0]
-    left = landscape.students - len(network)
+        return Student(landscape, manifold.project(V), None) if fits else None
+    network = reduced(Student(landscape, V, np.ones(len(V)) if landscape.equations.is_trained else None))
+    left = landscape.students - len(network.W)
     return network if left == 0 or (left > 0 and landscape.g.vanishes_at_rest) else None
 
 

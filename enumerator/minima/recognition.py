@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from enumerator.minima.collapse import nearest_member
 from enumerator.minima.curvature import lifted_distance
 from enumerator.minima.distinct import SAME
-from enumerator.points import Network, StationaryPoint, has_zero_loss
+from enumerator.points import Network, StationaryPoint, Student, has_zero_loss
 from enumerator.problem import Landscape
 from enumerator.symmetry.canonical import interchangeable_teachers
 
@@ -41,13 +41,12 @@ class Recogniser:
         overlaps = np.sort(W[:, : self.landscape.teacher_rank] @ self.landscape.teacher_factor.T, axis=None)
         return len(levels) != len(overlaps) or float(np.linalg.norm(overlaps - levels)) >= radius * self.stretch
 
-    def distance(
-        self, W: NDArray[np.float64], point: StationaryPoint, signs: NDArray[np.float64] | None = None
-    ) -> float:
+    def distance(self, student: Student, point: StationaryPoint) -> float:
         """Upper bound on the Frobenius distance of a lane W (K, D) to the orbit of the point (the best found).
 
-        `signs` (K,) of the lane where the second layer is trained: only neurons of equal sign are matched.
+        Where the second layer is trained only neurons of equal sign are matched.
         """
+        W, signs = student.W, student.second_layer_weights
         rank = self.landscape.teacher_rank
         parallel, perpendicular = W[:, :rank], W[:, rank:]
         own = point.second_layer_weights
@@ -81,7 +80,7 @@ class Recogniser:
 
         An entry of Q differs by at most |w_i| |e_j| + |e_i| |w_j| + |e_i| |e_j|, one of R by |e_i| |v|.
         """
-        apart = self.distance(network.W, point, network.second_layer_weights)
+        apart = self.distance(network, point)
         longest = max(2 * float(point.norms.max(initial=0.0)) + apart, float(point.teacher_norms.max()))
         return apart * longest <= SAME * self.landscape.overlap_scale
 
@@ -98,14 +97,12 @@ def _assign(
     return linear_sum_assignment(cost + added)[1]
 
 
-def distance_to(
-    recogniser: Recogniser, W: NDArray[np.float64], point: StationaryPoint, signs: NDArray[np.float64] | None = None
-) -> float:
-    """Distance of W (K, D) to the orbit of a point, or to the nearest student of zero loss; infinite if not known."""
-    if len(point.W) == len(W) or not has_zero_loss(point.loss, point.landscape):
-        return recogniser.distance(W, point, signs)
-    target = nearest_member(W, point.W, point.landscape, signs)
-    return np.inf if target is None else float(np.linalg.norm(W - target))
+def distance_to(recogniser: Recogniser, student: Student, point: StationaryPoint) -> float:
+    """Distance of a student to the orbit of a point, or to the nearest one of zero loss; infinite if not known."""
+    if len(point.W) == len(student.W) or not has_zero_loss(point.loss, point.landscape):
+        return recogniser.distance(student, point)
+    target = nearest_member(student, point)
+    return np.inf if target is None else float(np.linalg.norm(student.W - target))
 
 
 def loss_window(point: StationaryPoint, radius: float, lipschitz: float) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from enumerator.loss.population import as_numpy, compiled_hessian, compiled_perpendicular, exact_loss
 from enumerator.minima.balls import certified_radius
 from enumerator.minima.curvature import curvature_of
-from enumerator.minima.effective import dead_stay, reduced
+from enumerator.minima.effective import agreeing, dead_stay, reduced
 from enumerator.points import (
     FLAT_MINIMUM,
     MINIMUM,
@@ -20,10 +20,11 @@ from enumerator.points import (
     UNDECIDED,
     Network,
     StationaryPoint,
+    Student,
     has_zero_loss,
     orders_of,
 )
-from enumerator.problem import Landscape, Tolerances
+from enumerator.problem import Tolerances
 
 
 def _sign_verdict(spectrum: NDArray[np.float64], largest: float, definite: float) -> str:
@@ -67,12 +68,13 @@ def splitting_of(
     return Splitting(inside, np.diag(C) - own_weight)
 
 
-def network_of(W: NDArray[np.float64], landscape: Landscape, signs: NDArray[np.float64] | None = None) -> Network:
-    """The effective network of reduced weights W (K, r) in the span of the teachers, with overlaps and loss."""
-    network, own = reduced(W, landscape, signs)
-    loss = exact_loss(landscape.g, network, landscape.teacher_factor, own)
-    R = network[:, : landscape.teacher_rank] @ landscape.teacher_factor.T
-    return Network(landscape, network, network @ network.T, R, loss, own)
+def network_of(student: Student) -> Network:
+    """The effective network of a student (K, r + p) in the span of the teachers, with overlaps and loss."""
+    network = reduced(student)
+    landscape, W, own = network.landscape, network.W, network.second_layer_weights
+    loss = exact_loss(landscape.g, W, landscape.teacher_factor, own)
+    R = W[:, : landscape.teacher_rank] @ landscape.teacher_factor.T
+    return Network(landscape, W, own, W @ W.T, R, loss)
 
 
 def _hidden_verdict(network: Network, stays: NDArray[np.float64], definite: float) -> str:
@@ -136,9 +138,7 @@ def _verdicts(
     return verdict, _worst(verdict, beyond, _hidden_verdict(network, np.minimum(*splitting), definite))
 
 
-def examine(
-    W: NDArray[np.float64], landscape: Landscape, tolerances: Tolerances, signs: NDArray[np.float64] | None = None
-) -> StationaryPoint:
+def examine(student: Student, tolerances: Tolerances) -> StationaryPoint:
     """Verdicts and spectra of a polished stationary point W (K, r) in the span of the teachers.
 
     Spectra are those of the effective network; where it has fewer neurons than the student, the
@@ -147,7 +147,7 @@ def examine(
     copies), or r at zero loss; and with a trained second layer one more for every student (scale moves between its
     layers).
     """
-    network = network_of(W, landscape, signs)
+    network, landscape = network_of(student), student.landscape
     at = curvature_of(landscape.equations, network.W, landscape.teacher_factor, network.second_layer_weights)
     spectrum = np.asarray(np.linalg.eigvalsh(at.hessian), np.float64)
     perpendicular = np.asarray(np.linalg.eigvalsh(at.above), np.float64)
@@ -181,35 +181,24 @@ def examine(
     return dataclasses.replace(point, radius=certified_radius(point, above=True))
 
 
-def stays_merged(
-    W: NDArray[np.float64],
-    groups: NDArray[np.intp],
-    landscape: Landscape,
-    signs: NDArray[np.float64] | None = None,
-    students: NDArray[np.float64] | None = None,
-    above: bool = True,
-) -> bool:
-    """Whether no group (K,) of several students that make up one neuron of W (K_eff, r) opens a descent.
+def stays_merged(student: Student, network: Student, groups: NDArray[np.intp], above: bool) -> bool:
+    """Whether no group (K,) of several students that make up one neuron of the network (K_eff, r) opens a descent.
 
     In every dimension, or in the span of the teachers alone where students never leave it (not `above`), for a flat
-    minimum of positive loss; at zero loss no group does. `signs` (K_eff,) of the neurons and those of `students` (K,)
-    where the second layer is trained. Where dead neurons of negative weight stay, `dead_stay`, all S_i are negative;
-    then such neurons also stay beside a single one of the neuron's sign: with shares b > 1 and 1 - b < 0 the form
-    e S_i e (1/b + 1/(1 - b))/2 is positive. Two of its sign part.
+    minimum of positive loss; at zero loss no group does. Where dead neurons of negative weight stay, `dead_stay`, all
+    S_i are negative; then such neurons also stay beside a single one of the neuron's sign: with shares b > 1 and
+    1 - b < 0 the form e S_i e (1/b + 1/(1 - b))/2 is positive. Two of its sign part.
     """
-    network = network_of(W, landscape, signs)
-    if has_zero_loss(network.loss, landscape):
+    landscape, W, signs = network.landscape, network.W, student.second_layer_weights
+    if has_zero_loss(network_of(network).loss, landscape):
         return True
     alive, sizes = groups >= 0, np.bincount(groups[groups >= 0], minlength=len(W))
-    agree = (
-        np.ones(len(groups), bool) if students is None or signs is None else students == np.append(signs, 0.0)[groups]
-    )
-    same = np.bincount(groups[alive & agree], minlength=len(W))
-    V = jnp.asarray(landscape.teacher_factor)
-    H, C = (as_numpy(f(landscape.g, W, V, signs)) for f in (compiled_hessian, compiled_perpendicular))
+    same = np.bincount(groups[alive & agreeing(student, network, groups)], minlength=len(W))
+    V, own = jnp.asarray(landscape.teacher_factor), network.second_layer_weights
+    H, C = (as_numpy(f(landscape.g, W, V, own)) for f in (compiled_hessian, compiled_perpendicular))
     splitting = splitting_of(H, C, W, landscape.g.own_weight)
     lowest = np.minimum(*splitting) if above else splitting.inside
     if not alive.all() or (same < sizes).any():  # what stays then stays because no direction ascends, see `dead_stay`
-        negative = signs is not None and students is not None and bool((students[~alive] < 0).all())
+        negative = signs is not None and bool((signs[~alive] < 0).all())
         return negative and bool(lowest.max(initial=-np.inf) < 0 and (same == 1).all())
     return bool((lowest[sizes > 1] > 0).all())

@@ -15,6 +15,7 @@ from enumerator.errors import InputError
 from enumerator.lanes.solve import solve_starts
 from enumerator.loss.population import as_numpy, compiled_gradient, exact_loss
 from enumerator.minima.recognition import Recogniser, distance_to
+from enumerator.points import Student
 from enumerator.problem import Campaign, InitialLaw
 from enumerator.sgd.one_pass import Plan, Runs, batches, plan_runs
 from enumerator.starts import Outcome, ShardResult, StartRows, shard_result
@@ -103,6 +104,7 @@ def _ends(
     rows, recogniser = StartRows(campaign.landscape), Recogniser(campaign.landscape)
     g, V = campaign.landscape.g, campaign.landscape.teacher_factor
     for run, index in enumerate(indices.tolist()):
+        student = Student(campaign.landscape, W[run], None)
         point, ended = int(points[run]), Outcome.UNFINISHED if finite[run] else Outcome.DIVERGED
         rows.add(
             W[run],
@@ -113,7 +115,7 @@ def _ends(
             gradient_norm=float(np.linalg.norm(as_numpy(compiled_gradient(g, jnp.asarray(W[run]), jnp.asarray(V))))),
             flow_time=float(plan.flow_times[-1]),
             evaluations=plan.total,
-            distance=distance_to(recogniser, W[run], met[point]) if point >= 0 else np.nan,
+            distance=distance_to(recogniser, student, met[point]) if point >= 0 else np.nan,
             distance_error=errors[run] if point >= 0 else np.nan,
             stop_flow_time=np.full(STOPS, np.nan),
             stop_loss=np.full(STOPS, np.nan),

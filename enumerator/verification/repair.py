@@ -20,7 +20,7 @@ from enumerator.catalogue.snapshot import Snapshot
 from enumerator.errors import EnumeratorError
 from enumerator.minima.distinct import canonical
 from enumerator.minima.stability import examine
-from enumerator.points import SADDLE
+from enumerator.points import SADDLE, Student
 from enumerator.problem import Landscape, Tolerances
 from enumerator.storage.sql import quoted, run
 from enumerator.verification.points import Disagreement, check_point
@@ -226,7 +226,7 @@ def _mended_point(row: dict[str, Any], landscape: Landscape | None, tolerances: 
     R, signs = row["R"].reshape(-1, landscape.teachers), row["second_layer_weights"]
     W = R @ np.linalg.pinv(landscape.teacher_factor).T
     try:
-        new = row | records.point_columns(canonical(examine(W, landscape, tolerances, signs)))
+        new = row | records.point_columns(canonical(examine(Student(landscape, W, signs), tolerances)))
         name = "saddles" if new["verdict"] == SADDLE else "minima"
         point = records.point_from_row(new, landscape)
         wrong = [*check_point(name, new, point, landscape, tolerances, np.random.default_rng(0), precise=True)]

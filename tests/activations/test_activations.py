@@ -17,6 +17,7 @@ from enumerator.loss.population import exact_loss, gradient, hessian, perpendicu
 from enumerator.minima.balls import basin_radius, hessian_lipschitz
 from enumerator.minima.distinct import match_points
 from enumerator.minima.stability import examine
+from enumerator.points import Student
 from enumerator.starts import Outcome
 from enumerator.verification.verify import verify
 from tests.support.references import plain_loss
@@ -136,7 +137,7 @@ def test_erf_specialises_and_its_symmetric_plateau_is_a_saddle(M):
     """Saad & Solla (1995), section 4: the plateau has Q_ij = 1/(2M - 1) and R_im = 1/sqrt(M (2M - 1))."""
     landscape = Landscape(M, M, activation="erf")
     plateau = np.full((M, M), 1 / np.sqrt(M * (2 * M - 1)))
-    point = examine(plateau, landscape, Campaign(landscape).tolerances)
+    point = examine(Student(landscape, plateau, None), Campaign(landscape).tolerances)
     assert point.gradient_norm < 1e-15
     assert point.verdict == "saddle"
     # Students that are short and nearly equal, as in the paper: they linger there, and specialise.
@@ -155,7 +156,7 @@ def test_erf_with_more_students_has_opposite_pairs():
     pairs = solve_shard(Campaign(Landscape(4, 2, activation="erf"), law=InitialLaw(10)), 0, 40)
     (end,) = [pairs.points[k] for k in set(pairs.starts.point.tolist())]
     assert (end.loss < 1e-15, end.verdict, end.flat_dimension, end.effective_students) == (True, "flat-minimum", 2, 2)
-    alone = examine(np.eye(3), Landscape(4, 3, activation="erf"), Campaign(Landscape(4, 3)).tolerances)
+    alone = examine(Student(Landscape(4, 3, activation="erf"), np.eye(3), None), Campaign(Landscape(4, 3)).tolerances)
     assert (alone.verdict, alone.flat_dimension) == ("minimum", 0)
     W = np.concatenate([np.eye(3), np.zeros((1, 3))])
     H = np.asarray(hessian(ERF, jnp.asarray(W), jnp.eye(3))).reshape(12, 12)

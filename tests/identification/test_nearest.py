@@ -10,6 +10,7 @@ from enumerator.identification.nearest import nearest_point
 from enumerator.minima.polish import nearest_stationary
 from enumerator.minima.recognition import Recogniser
 from enumerator.minima.stability import examine
+from enumerator.points import Student
 from tests.support.networks import teacher_group
 
 CIRCULANT = np.eye(4) + 0.3 * np.roll(np.eye(4), 1, axis=0) + 0.3 * np.roll(np.eye(4), -1, axis=0)
@@ -39,11 +40,11 @@ def by_all_permutations(W, point):
 def test_it_is_the_nearest_of_all_copies_of_all_points(landscape):
     rng = np.random.default_rng(0)
     shape = landscape.students, landscape.teacher_rank
-    points = [examine(rng.normal(size=shape), landscape, Tolerances()) for _ in range(3)]
+    points = [examine(Student(landscape, rng.normal(size=shape), None), Tolerances()) for _ in range(3)]
     for noise in (0.02, 0.5, 2.0):
         W = points[1].W[rng.permutation(len(points[1].W))] + noise * rng.normal(size=shape)
         distances = [by_all_permutations(W, point) for point in points]
-        found = nearest_point(W, points, landscape)
+        found = nearest_point(Student(landscape, W, None), points)
         assert found.position == int(np.argmin(distances))
         assert found.distance == pytest.approx(min(distances), rel=1e-12)
         assert found.proven
@@ -53,14 +54,14 @@ def anti_aligned(k):
     """The minimum of K = M = 8 with k anti-aligned students."""
     landscape, W = Landscape(8, 8), np.eye(8) + 0.1
     W[np.arange(k), np.arange(k)] = -0.7
-    point = examine(nearest_stationary(landscape.g, W, np.eye(8))[0], landscape, Tolerances())
+    point = examine(Student(landscape, nearest_stationary(landscape.g, W, np.eye(8))[0], None), Tolerances())
     assert (point.verdict, point.anti_aligned) == ("minimum", k)
     return point
 
 
 @pytest.fixture(scope="module")
 def minima():
-    return [examine(np.eye(8), Landscape(8, 8), Tolerances()), *map(anti_aligned, (1, 2, 8))]
+    return [examine(Student(Landscape(8, 8), np.eye(8), None), Tolerances()), *map(anti_aligned, (1, 2, 8))]
 
 
 # Which of the four minima is nearest to the weights of a seed, and at what distance: the best assignment of students
@@ -77,35 +78,35 @@ def test_far_from_all_minima_it_is_still_the_nearest(minima, seed, expected):
         W = centre + 0.1 * (1 + seed / 3) * rng.normal(size=(8, 8))
     else:
         W = rng.normal(size=(8, 8)) * (0.4 + 0.03 * seed)
-    found = nearest_point(W, minima, Landscape(8, 8))
+    found = nearest_point(Student(Landscape(8, 8), W, None), minima)
     assert found.position == expected[0]
     assert found.distance == pytest.approx(expected[1], abs=1e-8)
     assert found.proven
-    assert nearest_point(W, minima, Landscape(8, 8), thorough=False).distance >= found.distance - 1e-12
-    once = [Recogniser(Landscape(8, 8)).distance(W, point) for point in minima]
+    assert nearest_point(Student(Landscape(8, 8), W, None), minima, thorough=False).distance >= found.distance - 1e-12
+    once = [Recogniser(Landscape(8, 8)).distance(Student(Landscape(8, 8), W, None), point) for point in minima]
     assert min(once) > found.distance + 0.05
 
 
 def test_where_not_all_is_tried_the_distance_is_an_upper_bound():
     """K = M = 12: half a billion orders of teachers. At a minimum its ball proves the distance, elsewhere nothing."""
     landscape, rng = Landscape(12, 12), np.random.default_rng(0)
-    zero = examine(np.eye(12), landscape, Tolerances())
-    other = examine(rng.normal(size=(12, 12)), landscape, Tolerances())
+    zero = examine(Student(landscape, np.eye(12), None), Tolerances())
+    other = examine(Student(landscape, rng.normal(size=(12, 12)), None), Tolerances())
     W = np.eye(12)[rng.permutation(12)] + 1e-5 * rng.normal(size=(12, 12))
-    assert nearest_point(W, [zero, other], landscape).proven
-    far = nearest_point(rng.normal(size=(12, 12)), [other], landscape)
+    assert nearest_point(Student(landscape, W, None), [zero, other]).proven
+    far = nearest_point(Student(landscape, rng.normal(size=(12, 12)), None), [other])
     assert not far.proven
     hidden = other.W[rng.permutation(12)][:, rng.permutation(12)] + 0.3 * rng.normal(size=(12, 12))
-    assert nearest_point(hidden, [zero, other], landscape)[:2] == (1, pytest.approx(0.3 * 12, rel=0.2))
+    assert nearest_point(Student(landscape, hidden, None), [zero, other])[:2] == (1, pytest.approx(0.3 * 12, rel=0.2))
 
 
 def test_a_flat_family_of_positive_loss_has_a_distance_too():
     """A student of two neurons that the three of W share: each third of the way along it."""
     landscape = Landscape(3, 2)
     two = np.array([[0.9, 0.2], [-0.1, 1.1]])
-    family = examine(two, landscape, Tolerances())
+    family = examine(Student(landscape, two, None), Tolerances())
     assert (family.loss > 1e-3, len(family.W)) == (True, 2)
     W = np.array([0.3 * two[0], two[1], 0.7 * two[0]])[:, ::-1]
-    found = nearest_point(W, [family], landscape)
+    found = nearest_point(Student(landscape, W, None), [family])
     assert found.distance < 1e-12
     assert not found.proven

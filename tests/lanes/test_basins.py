@@ -11,6 +11,7 @@ from enumerator.lanes.solve import solve_shard
 from enumerator.minima.distinct import match_points
 from enumerator.minima.polish import polish
 from enumerator.minima.stability import network_of
+from enumerator.points import Student
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.starts import Outcome
 from tests.support.stiff_reference import flow_end
@@ -26,7 +27,7 @@ def ends_by_stiff_solver(campaign, points, count):
         polished = np.asarray(polish(landscape.g, jnp.asarray(end), jnp.asarray(landscape.teacher_factor))[0])
         # The end is the stationary point itself, to the accuracy of a stop at 1e-9.
         assert np.linalg.norm(polished - end) < 1e-5
-        ends.append(match_points([network_of(polished, landscape)], points)[0])
+        ends.append(match_points([network_of(Student(landscape, polished, None))], points)[0])
     return np.array(ends)
 
 

@@ -17,6 +17,7 @@ from enumerator.minima.collapse import nearest_member
 from enumerator.minima.distinct import is_same
 from enumerator.minima.effective import merged_student
 from enumerator.minima.stability import examine, network_of
+from enumerator.points import Student
 from enumerator.replay import replay
 from enumerator.starts import Outcome
 from enumerator.verification.verify import verify
@@ -88,8 +89,8 @@ def test_balancing_changes_no_output():
     again = np.asarray(balanced(jnp.asarray(moved)))
     assert np.abs(again - X).max() < 1e-12
     before, after = normal_form(X), normal_form(moved)
-    assert np.abs(before.U - after.U).max() < 1e-12
-    assert np.array_equal(before.signs, np.sign(a))
+    assert np.abs(before[0] - after[0]).max() < 1e-12
+    assert np.array_equal(before[1], np.sign(a))
 
 
 def test_minima_with_ones_are_those_of_the_fixed_layer_and_flat_by_scale():
@@ -134,14 +135,14 @@ def test_a_negative_start_can_end_with_dead_neurons_that_stay(students):
 def test_students_of_both_signs_merge_and_cancel():
     W = np.array([[2.0, 0.0], [0.5, 0.0], [0.0, 1.0], [0.3, 0.4], [0.3, 0.4]])
     signs = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
-    network = network_of(W, trained(5, 2), signs)
+    network = network_of(Student(trained(5, 2), W, signs))
     assert np.abs(np.sort(network.W, axis=0) - np.sort([[1.5, 0], [0, 1]], axis=0)).max() < 1e-12
-    merged, own = merged_student(W, np.array([0, 0, 1, 2, 2]), signs)
-    assert own[:2].tolist() == [1.0, 1.0]
-    assert np.abs(merged[2]).max() < 1e-15
+    merged = merged_student(Student(trained(5, 2), W, signs), np.array([0, 0, 1, 2, 2]))
+    assert merged.second_layer_weights is not None and merged.second_layer_weights[:2].tolist() == [1.0, 1.0]
+    assert np.abs(merged.W[2]).max() < 1e-15
     # Near zero loss: the pair that cancels is left where it points.
     W = np.array([[1.5, 0.0], [0.5, 0.0], [0.0, 1.0], [0.31, 0.4], [0.3, 0.41]])
-    target = nearest_member(W, np.eye(2), trained(5, 2), signs)
+    target = nearest_member(Student(trained(5, 2), W, signs), Student(trained(5, 2), np.eye(2), np.ones(2)))
     assert exact_loss(RELU, target, np.eye(2), signs) < 1e-15
     assert np.linalg.norm(target - W) < 0.1
 
@@ -150,9 +151,9 @@ def test_signs_tell_points_apart():
     landscape = trained(2)
     tolerances = Campaign(landscape).tolerances
     W = np.array([[1.0, 0.2], [0.2, 1.0]])
-    points = [examine(W, landscape, tolerances, np.array(signs)) for signs in ((1.0, -1.0), (-1.0, 1.0))]
+    points = [examine(Student(landscape, W, np.array(signs)), tolerances) for signs in ((1.0, -1.0), (-1.0, 1.0))]
     assert is_same(points[0], points[1])
-    other = network_of(W, landscape, np.array([1.0, 1.0]))
+    other = network_of(Student(landscape, W, np.array([1.0, 1.0])))
     assert not is_same(other, points[0])
 
 
@@ -207,6 +208,7 @@ def test_given_overlaps_have_a_second_layer_of_ones():
 
 
 def test_a_student_of_dead_neurons_alone_merges_into_nothing():
-    network, own = merged_student(np.full((3, 2), 1e-12), np.full(3, -1), np.array([1.0, -1.0, 1.0]))
-    assert network.shape == (0, 2)
-    assert own is not None and own.shape == (0,)
+    student = Student(trained(3, 2), np.full((3, 2), 1e-12), np.array([1.0, -1.0, 1.0]))
+    network = merged_student(student, np.full(3, -1))
+    assert network.W.shape == (0, 2)
+    assert network.second_layer_weights is not None and network.second_layer_weights.shape == (0,)

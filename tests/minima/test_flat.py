@@ -10,6 +10,7 @@ from enumerator.minima.collapse import collapsed, loss_falls, nearest_groups, po
 from enumerator.minima.effective import effective_network, groups_of, zero_loss_network
 from enumerator.minima.flat import share_out, tangent_basis
 from enumerator.minima.stability import examine
+from enumerator.points import Student
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from enumerator.starts import Outcome
 from tests.support.references import RELU
@@ -77,16 +78,18 @@ def test_a_lane_collapses_only_where_the_loss_falls_all_the_way():
     rng = np.random.default_rng(3)
     member = generic_member(6, 3)
     lane = member + 0.01 * rng.normal(size=member.shape)
-    target = collapsed(lane, V, nearest_groups(lane, V))
+    student, teacher = Student(Landscape(6, 3), lane, None), Student(Landscape(6, 3), V, None)
+    target = collapsed(student, teacher, nearest_groups(lane, V))
     assert target is not None
     assert exact_loss(RELU, target, V) < 1e-15
     assert np.linalg.norm(target - lane) < 0.1
-    assert loss_falls(lane, target, Landscape(6, 3))
+    assert loss_falls(student, target)
     # A spurious minimum of K = M = 6 is separated from zero loss by a barrier.
     points = solve_shard(Campaign(Landscape(6, 6), law=InitialLaw(6)), 0, 200).points
     spurious = next(point for point in points if point.loss > 0.01)
-    assert not loss_falls(spurious.W, spurious.W[:, ::-1], Landscape(6, 6))
-    assert collapsed(np.abs(lane) * [1, 1, 0], np.eye(3), nearest_groups(lane * [1, 1, 0], np.eye(3))) is None
+    assert not loss_falls(spurious, spurious.W[:, ::-1])
+    flat = Student(Landscape(6, 3), np.abs(lane) * [1, 1, 0], None)
+    assert collapsed(flat, teacher, nearest_groups(lane * [1, 1, 0], np.eye(3))) is None
 
 
 def test_groups_that_may_be_merging():
@@ -105,7 +108,7 @@ def test_a_merged_spurious_minimum_is_a_saddle_of_more_students():
     spurious = [point for point in points if point.loss > 0.01]
     assert spurious
     for point in spurious:
-        wider = examine(point.W, Landscape(7, 6), Tolerances())
+        wider = examine(Student(Landscape(7, 6), point.W, None), Tolerances())
         assert (wider.verdict, wider.effective_students, wider.radius) == ("saddle", 6, 0.0)
         assert wider.splitting_min == pytest.approx(point.splitting_min, abs=1e-12) and point.splitting_min < -0.01
 
@@ -114,7 +117,7 @@ def test_parallel_teachers_are_one_neuron_of_the_zero_loss_class():
     T = np.array([[1, 0.5, 0], [0.5, 0.25, 0], [0, 0, 1.0]])
     landscape = Landscape(3, 3, T)
     network = zero_loss_network(landscape)
-    assert network is not None and len(network) == 2
+    assert network is not None and len(network.W) == 2
     result = solve_shard(Campaign(landscape, law=InitialLaw(10)), 0, 64)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     assert [point.loss for point in result.points] == [0.0]

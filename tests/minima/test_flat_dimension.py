@@ -15,6 +15,7 @@ from enumerator.loss.population import exact_loss, fast_layer_gradients
 from enumerator.minima.flat import share_out
 from enumerator.minima.polish import compiled_polish
 from enumerator.minima.stability import examine
+from enumerator.points import Student
 from enumerator.problem import InitialLaw, Landscape, Tolerances
 from enumerator.verification.recompute_flat import flat_directions
 from enumerator.verification.repair import repair
@@ -53,7 +54,7 @@ def test_flat_directions_at_zero_loss(students, teachers, second_layer):
     W, a = generic_copies(np.eye(teachers), students)
     expected = students * (teachers + layers - 1) - features_rank(W, a, layers)
     assert expected == (students if layers == 2 else 0) + (students - teachers) * teachers
-    point = examine(np.eye(teachers), landscape, Tolerances(), signs)
+    point = examine(Student(landscape, np.eye(teachers), signs), Tolerances())
     assert point.flat_dimension == expected
     assert point.is_degenerate == (students > teachers)
     assert flat_directions(point.Q, point.R, landscape, signs, DEFINITE) == expected
@@ -90,19 +91,19 @@ def test_flat_directions_at_positive_loss():
     W = one_anti_aligned(6)
     for students in (6, 7, 9):
         landscape = Landscape(students, 6, second_layer="trained")
-        point = examine(W, landscape, Tolerances(), np.ones(6))
+        point = examine(Student(landscape, W, np.ones(6)), Tolerances())
         assert point.flat_dimension == students + (students - 6)
         assert point.is_degenerate == (students > 6)
         assert flat_directions(point.Q, point.R, landscape, np.ones(6), DEFINITE) == point.flat_dimension
         assert vanishing_by_differences(*generic_copies(W, students), np.eye(6)) == point.flat_dimension
-        fixed = examine(W, Landscape(students, 6), Tolerances())
+        fixed = examine(Student(Landscape(students, 6), W, None), Tolerances())
         assert fixed.flat_dimension == students - 6
         assert flat_directions(fixed.Q, fixed.R, Landscape(students, 6), None, DEFINITE) == students - 6
 
 
 def test_many_more_students_are_counted_from_a_few():
     landscape = Landscape(1000, 3, second_layer="trained")
-    point = examine(np.eye(3), landscape, Tolerances(), np.ones(3))
+    point = examine(Student(landscape, np.eye(3), np.ones(3)), Tolerances())
     counted = flat_directions(point.Q, point.R, landscape, np.ones(3), DEFINITE)
     assert counted == point.flat_dimension == 1000 + 997 * 3
 
@@ -110,7 +111,7 @@ def test_many_more_students_are_counted_from_a_few():
 @pytest.mark.parametrize("students", [3, 4, 5, 6, 9])
 def test_flat_directions_of_opposite_pairs(students):
     landscape = Landscape(students, 3, block(3, 1, 0.3), activation="erf")
-    point = examine(landscape.teacher_factor, landscape, Tolerances())
+    point = examine(Student(landscape, landscape.teacher_factor, None), Tolerances())
     assert point.flat_dimension == (students - 3) // 2 * 3
     assert flat_directions(point.Q, point.R, landscape, None, DEFINITE) == point.flat_dimension
 

@@ -7,6 +7,7 @@ from enumerator.lanes.solve import solve_shard
 from enumerator.minima.distinct import SAME
 from enumerator.minima.recognition import Recogniser
 from enumerator.minima.stability import network_of
+from enumerator.points import Student
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.symmetry.canonical import Answer, match
 
@@ -24,7 +25,7 @@ def test_the_bound_never_passes_over_a_point_within_reach(name):
         levels = np.sort(point.R, axis=None)
         for size in (1e-6, 1e-3, 0.1, 1.0) * np.array(landscape.teacher_scale):
             W = point.W[rng.permutation(6)] + size * rng.normal(size=point.W.shape) / 6
-            distance = recogniser.distance(W, point)
+            distance = recogniser.distance(Student(landscape, W, None), point)
             assert distance < 2 * size
             assert not recogniser.is_beyond(W, levels, distance * (1 + 1e-9))
             passed_over += recogniser.is_beyond(W, levels, distance / 10)
@@ -44,7 +45,7 @@ def test_what_it_calls_the_same_has_the_same_overlaps_and_nothing_else_does(T, s
             order = np.ix_(rng.permutation(len(T)), rng.permutation(len(T)))
             for size in (1e-14, 1e-11, 1e-9, 1e-6):
                 W = point.W[order] + size * landscape.teacher_scale * rng.normal(size=point.W.shape) / 6
-                network = network_of(W, landscape)
+                network = network_of(Student(landscape, W, None))
                 if recogniser.is_same(network, other):
                     overlaps = (network.Q, network.R, other.Q, other.R, landscape.T)
                     same = SAME * landscape.overlap_scale

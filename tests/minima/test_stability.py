@@ -13,7 +13,7 @@ from enumerator.loss.population import gradient, hessian
 from enumerator.minima.balls import basin_radius, certified_radius, hessian_lipschitz
 from enumerator.minima.effective import effective_network
 from enumerator.minima.stability import examine
-from enumerator.points import anti_aligned
+from enumerator.points import Student, anti_aligned
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from tests.support.references import RELU
 
@@ -113,7 +113,7 @@ def test_no_ball_around_anything_but_a_minimum():
 def test_the_two_verdicts():
     """Students that coincide with orthonormal teachers are a minimum; halves of one are not one effective network."""
     landscape = Landscape(3, 3)
-    point = examine(np.eye(3), landscape, Tolerances())
+    point = examine(Student(landscape, np.eye(3), None), Tolerances())
     assert (point.verdict, point.verdict_above, point.anti_aligned) == ("minimum", "minimum", 0)
     assert certified_radius(point, above=True) > 0
     # All students equal, at the stationary norm: unstable by splitting.
@@ -121,14 +121,14 @@ def test_the_two_verdicts():
     slope = lambda a: float(np.sum(np.asarray(_gradient(a * np.tile(direction, (3, 1)), jnp.eye(3)))[0] * direction))  # noqa: E731
     from scipy.optimize import brentq
 
-    merged = examine(brentq(slope, 0.1, 2.0) * np.tile(direction, (3, 1)), landscape, Tolerances())
+    merged = examine(Student(landscape, brentq(slope, 0.1, 2.0) * np.tile(direction, (3, 1)), None), Tolerances())
     assert merged.effective_students == 1
     assert merged.verdict == "saddle"
     assert merged.splitting_min < 0
 
 
 def test_a_dead_student_is_a_saddle_while_a_teacher_is_unlearned():
-    point = examine(np.diag([1.0, 1.0, 0.0]), Landscape(3, 3), Tolerances())
+    point = examine(Student(Landscape(3, 3), np.diag([1.0, 1.0, 0.0]), None), Tolerances())
     assert point.effective_students == 2
     assert point.verdict == "saddle"
 
