@@ -22,8 +22,8 @@ ROUNDING = 1e-12
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    monkeypatch.setitem(ACTIVATIONS, SMOOTH, "tests.third_activation:SmoothRectifier")
-    monkeypatch.setitem(ACTIVATIONS, CENTRED, "tests.third_activation:CentredRectifier")
+    monkeypatch.setitem(ACTIVATIONS, SMOOTH, "tests.support.third_activation:SmoothRectifier")
+    monkeypatch.setitem(ACTIVATIONS, CENTRED, "tests.support.third_activation:CentredRectifier")
 
 
 def networks(seed, K=2, M=2, D=3):

@@ -297,7 +297,7 @@ import subprocess, sys, time
 import numpy as np
 sys.path[:0] = ["{PROJECT}/scripts", "{PROJECT}"]
 from small_cluster import SmallCluster
-from cluster import jobs
+from cluster.runs import jobs
 from pathlib import Path
 from enumerator import Catalogue
 file, atlas = Path("{tmp_path}/campaign.toml"), "{tmp_path}/atlas"

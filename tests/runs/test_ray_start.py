@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[2]
 FAILING = """
 import os, sys
 from pathlib import Path
-from cluster import session
+from cluster.runs import session
 session.OBJECT_STORE_BYTES, session.TRIES = 1, 2
 folders = []
 usual = session._start

@@ -338,9 +338,9 @@ def test_bundle_of_a_campaign_has_what_it_needs_and_no_more(two, tmp_path):
 
 def test_bundle_is_read_without_this_software(two, tmp_path):
     export(two[0], tmp_path / "a.tar")
-    with tarfile.open(tmp_path / "a.tar") as archive:
-        archive.extractall(tmp_path / "out", filter="data")
     out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run(["tar", "-xf", tmp_path / "a.tar", "-C", out], check=True)
     assert sorted(path.name for path in out.iterdir()) == [
         "CITATION.cff",
         "README.txt",
