@@ -6,6 +6,7 @@ import pytest
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.identification.identify import identify
+from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.sampling import initial_weights
 from enumerator.lanes.solve import solve_shard
 from enumerator.problem import SINGLE_ABOVE, Campaign, Dynamics, InitialLaw, Landscape, Tolerances
@@ -22,7 +23,7 @@ LANDSCAPE = Landscape(7, 7)
 )
 def test_a_replay_walks_from_the_initial_overlaps_to_the_retired_lane(name, single_above):
     campaign = Campaign(LANDSCAPE, Dynamics(name), InitialLaw(20), tolerances=Tolerances(single_above=single_above))
-    starts = solve_shard(campaign, 0, 8).starts
+    starts = solve_shard(campaign, 0, 8, BatchShape(lanes=8)).starts
     trajectory = replay(campaign, 5).to_pydict()
     W = initial_weights(campaign, np.array([5]))[0]
     assert np.array_equal(np.array(trajectory["Q"][0]).reshape(7, 7), W @ W.T)

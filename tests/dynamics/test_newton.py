@@ -8,11 +8,14 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from enumerator.dynamics.trust_region import trust_region_init, trust_region_tick
+from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.solve import solve_shard
 from enumerator.loss.population import fast_derivatives, gradient, hessian, teacher_constant, weight_loss
 from enumerator.minima.polish import nearest_stationary, polish
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from tests.support.references import RELU
+
+_gradient, _hessian = jax.jit(partial(gradient, RELU)), jax.jit(partial(hessian, RELU))
 
 
 @partial(jax.jit, static_argnames="ticks")
@@ -37,7 +40,7 @@ def test_the_loss_falls_monotonically_and_the_end_is_a_minimum():
         # Up to the rounding at which the loss no longer judges a step.
         assert np.diff(losses).max() < 1e-12
         assert state.gradient_norm < 1e-9
-        assert np.linalg.eigvalsh(np.asarray(hessian(RELU, state.W, V)).reshape(25, 25))[0] > 0
+        assert np.linalg.eigvalsh(np.asarray(_hessian(state.W, V)).reshape(25, 25))[0] > 0
 
 
 def test_negative_curvature_is_followed_away_from_a_saddle():
@@ -68,7 +71,7 @@ def test_the_nearest_stationary_point_is_that_of_another_solver_and_takes_few_he
     """From around the spurious minimum of K = M = 7, whose smallest eigenvalue is 0.014, beside SciPy's MINPACK."""
     (centre,) = (
         point.W
-        for point in solve_shard(Campaign(Landscape(7, 7), law=InitialLaw(7)), 0, 40).points
+        for point in solve_shard(Campaign(Landscape(7, 7), law=InitialLaw(7)), 0, 40, BatchShape(lanes=8)).points
         if point.loss > 0.01
     )
     V, rng, spectra, agree = np.eye(7), np.random.default_rng(0), [], 0
@@ -80,9 +83,9 @@ def test_the_nearest_stationary_point_is_that_of_another_solver_and_takes_few_he
         found, norm = nearest_stationary(RELU, W, V)
         assert len(spectra) <= 10
         theirs = least_squares(
-            lambda x: np.asarray(gradient(RELU, jnp.asarray(x.reshape(7, 7)), jnp.asarray(V))).ravel(),
+            lambda x: np.asarray(_gradient(x.reshape(7, 7), V)).ravel(),
             W.ravel(),
-            lambda x: np.asarray(hessian(RELU, jnp.asarray(x.reshape(7, 7)), jnp.asarray(V))).reshape(49, 49),
+            lambda x: np.asarray(_hessian(x.reshape(7, 7), V)).reshape(49, 49),
             method="lm",
             xtol=1e-15,
             ftol=1e-15,

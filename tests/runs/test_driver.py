@@ -22,7 +22,7 @@ from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 
 PROJECT = Path(__file__).parents[2]
 # So many starts that a run is still at work when a signal comes, on a fast machine too.
-STARTS, SHARD = 1200, 40
+STARTS, SHARD = 480, 40
 CAMPAIGN = Campaign(Landscape(8, 8), law=InitialLaw(dimension=8))
 COMMAND = [sys.executable, "-m", "cluster.cli", "run", "--students", "8", "--teachers", "8", "--dimension", "8"]
 COMMAND += ["--starts", str(STARTS), "--shard-size", str(SHARD), "--workers", "2", "--device", "cpu"]

@@ -295,9 +295,10 @@ def test_campaigns_that_cannot_be_are_refused_in_one_line(service, settings, mes
 
 
 def test_the_service_takes_its_processes_with_it(path):
-    with serving(path, "--readers", "1") as service:
+    with serving(path, "--readers", "1", "--workers", "1") as service:
         remote = en.connect(service.url)
-        name = remote.start(students=3, teachers=3, dimension=6, starts=1_000_000)["campaign_id"]
+        settings = {"students": 3, "teachers": 3, "dimension": 5, "shard_size": 64}  # of programs that are there
+        name = remote.start(**settings, starts=1_000_000, seed=1)["campaign_id"]
         until(lambda: remote.status(name)["done"] > 0)  # Ray and its workers are up
         tree = psutil.Process(service.process.pid).children(recursive=True)
         assert len(tree) > 3
