@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from datetime import datetime
 from functools import cache
 from importlib import metadata
@@ -190,69 +191,34 @@ def point_row(
     }
 
 
+# What names a point, and tells who found it when. All others follow from the point, and are called as its fields.
+_NAMES = ("minimum_id", "label", "first_campaign_id", "created_at", "software")
+
+
 def point_columns(point: StationaryPoint) -> dict[str, Any]:
-    """The columns of a row that follow from the point itself: all but its names, and who found it when."""
+    """The columns of a row that follow from the point itself: its fields, and those of its landscape."""
     landscape = point.landscape
-    return {
-        "landscape_id": landscape.id,
-        "students": landscape.students,
-        "teachers": landscape.teachers,
-        "activation": landscape.activation,
-        "constraint": landscape.constraint,
-        "second_layer": landscape.second_layer,
-        "loss": _finite(point.loss),
-        "gradient_norm": _finite(point.gradient_norm),
-        "verdict": point.verdict,
-        "verdict_above": point.verdict_above,
-        "anti_aligned": point.anti_aligned,
-        "effective_students": point.effective_students,
-        "Q": _flat(point.Q),
-        "R": _flat(point.R),
-        "second_layer_weights": _flat(point.second_layer_weights),
-        "hessian_min": _finite(point.hessian_min),
-        "hessian_max": _finite(point.hessian_max),
-        "hessian_spectrum": _flat(point.hessian_spectrum),
-        "perpendicular_min": _finite(point.perpendicular_min),
-        "perpendicular_spectrum": _flat(point.perpendicular_spectrum),
-        "flat_dimension": point.flat_dimension,
-        "splitting_min": point.splitting_min,
-        "splitting_min_perpendicular": point.splitting_min_perpendicular,
-        "isotropy": point.isotropy,
-        "orbit_size_log10": point.orbit_size_log10,
-        "family": point.family,
-        "radius": float(point.radius),
-    }
+    columns = [name for name in table_schema("minima").column_names if name not in (*_NAMES, "landscape_id")]
+    values = {name: getattr(point if hasattr(point, name) else landscape, name) for name in columns}
+    return {"landscape_id": landscape.id} | {name: _stored(value) for name, value in values.items()}
+
+
+def _stored(value: Any) -> Any:
+    """A matrix as a flat list, a number that is not finite as null."""
+    if isinstance(value, np.ndarray):
+        return _flat(value)
+    return _finite(value) if isinstance(value, float) else value
 
 
 def point_from_row(row: dict[str, Any], landscape: Landscape) -> StationaryPoint:
     """Inverse of `point_row`, from a row of `from_table`: W = R V^{+T} is rebuilt, a null eigenvalue is NaN."""
     K = row["effective_students"]
     Q, R = np.reshape(row["Q"], (K, K)), np.reshape(row["R"], (K, landscape.teachers))
-    return StationaryPoint(
-        landscape=landscape,
-        W=reduced_weights(Q, R, landscape),
-        Q=Q,
-        R=R,
-        loss=row["loss"],
-        gradient_norm=row["gradient_norm"],
-        verdict=row["verdict"],
-        verdict_above=row["verdict_above"],
-        anti_aligned=row["anti_aligned"],
-        effective_students=K,
-        hessian_min=_number(row["hessian_min"]),
-        hessian_max=_number(row["hessian_max"]),
-        hessian_spectrum=row["hessian_spectrum"],
-        perpendicular_min=_number(row["perpendicular_min"]),
-        perpendicular_spectrum=row["perpendicular_spectrum"],
-        flat_dimension=row["flat_dimension"],
-        splitting_min=row["splitting_min"],
-        splitting_min_perpendicular=row["splitting_min_perpendicular"],
-        radius=row["radius"],
-        isotropy=row["isotropy"],
-        orbit_size_log10=row["orbit_size_log10"],
-        family=row["family"],
-        second_layer_weights=row["second_layer_weights"],
-    )
+    rebuilt: dict[str, Any] = {"landscape": landscape, "W": reduced_weights(Q, R, landscape), "Q": Q, "R": R}
+    others = {entry.name: entry.type for entry in fields(StationaryPoint) if entry.name not in rebuilt}
+    # Where a field is always a number, null stands for NaN.
+    read: dict[str, Any] = {name: _number(row[name]) if kind == "float" else row[name] for name, kind in others.items()}
+    return StationaryPoint(**rebuilt, **read)
 
 
 def reduced_weights(Q: NDArray[np.float64], R: NDArray[np.float64], landscape: Landscape) -> NDArray[np.float64]:
@@ -288,38 +254,24 @@ def starts_table(result: ShardResult, point_ids: Sequence[str]) -> pa.Table:
     _check_named(result)
     kept = np.isin(outcome, [Outcome.UNFINISHED, Outcome.DIVERGED])
     names = np.array([*point_ids, None], dtype=object)[np.asarray(starts.point)]
-    count = len(outcome)
-
-    def matrices(values: NDArray[np.float64]) -> list[NDArray[np.float64] | None]:
-        return [_flat(matrix) if keep else None for matrix, keep in zip(values, kept, strict=True)]
-
-    def named(which: Outcome) -> pa.Array:
-        return pa.array(names, pa.string(), mask=outcome != which)
-
-    layer_type = table_schema("starts").arrow.field("second_layer").type
     columns = {
-        "campaign_id": [campaign.id] * count,
+        "campaign_id": [campaign.id] * len(outcome),
         "start_index": starts.index,
-        "landscape_id": [campaign.landscape.id] * count,
-        "minimum_id": named(Outcome.CONVERGED),
+        "landscape_id": [campaign.landscape.id] * len(outcome),
+        "minimum_id": pa.array(names, pa.string(), mask=outcome != Outcome.CONVERGED),
+        "saddle_id": pa.array(names, pa.string(), mask=outcome != Outcome.SADDLE),
         "outcome": [OUTCOMES[code] for code in outcome],
-        "loss": _numbers(starts.loss),
-        "gradient_norm": _numbers(starts.gradient_norm),
-        "anti_aligned": pa.array(starts.anti_aligned, pa.int32(), mask=np.asarray(starts.anti_aligned) < 0),
-        "flow_time": _numbers(starts.flow_time),
-        "evaluations": starts.evaluations,
-        "distance": _numbers(starts.distance),
-        "Q": matrices(starts.Q),
-        "R": matrices(starts.R),
-        "saddle_id": named(Outcome.SADDLE),
-        "stop_flow_time": _lists(starts.stop_flow_time, pa.float64()),
-        "stop_loss": _lists(starts.stop_loss, pa.float64()),
-        "stop_anti_aligned": _lists(starts.stop_anti_aligned, pa.int32()),
+        **{name: _matrices(getattr(starts, name), kept) for name in _KEPT},
         **_lingering_columns(result, point_ids),
-        "distance_error": _numbers(starts.distance_error),
-        "second_layer": matrices(starts.second_layer) if starts.second_layer.size else pa.nulls(count, layer_type),
     }
-    return _complete("starts", pa.table(columns, schema=table_schema("starts").arrow))
+    # All others are called as the arrays that they hold.
+    schema = table_schema("starts").arrow
+    columns |= {field.name: _column(getattr(starts, field.name)) for field in schema if field.name not in columns}
+    return _complete("starts", pa.table(columns, schema=schema))
+
+
+# What is kept of starts that ended nowhere alone.
+_KEPT = ("Q", "R", "second_layer")
 
 
 def _check_named(result: ShardResult) -> None:
@@ -331,16 +283,18 @@ def _check_named(result: ShardResult) -> None:
         raise SolverError(f"start {index} of {result.campaign.id} ended in a point that is not given.")
 
 
-def _numbers(values: NDArray[np.float64]) -> pa.Array:
-    """Null for what is not finite."""
-    return pa.array(values, pa.float64(), mask=~np.isfinite(values))
-
-
-def _lists(values: NDArray[np.float64] | NDArray[np.int32], kind: pa.DataType) -> pa.Array:
-    """A list of fixed length (n, m) in each row, with null for what is not finite, or negative among whole numbers."""
-    valid = values >= 0 if pa.types.is_integer(kind) else np.isfinite(values)
-    entries = pa.array(values.ravel(), kind, mask=~valid.ravel())
+def _column(values: NDArray[Any]) -> pa.Array:
+    """A number (n,), or a list of fixed length (n, m), in each row: null where not finite, or negative if whole."""
+    valid = values >= 0 if np.issubdtype(values.dtype, np.integer) else np.isfinite(values)
+    entries = pa.array(values.ravel(), mask=~valid.ravel())
+    if values.ndim == 1:
+        return entries
     return pa.ListArray.from_arrays(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1], entries)
+
+
+def _matrices(values: NDArray[np.float64], kept: NDArray[np.bool_]) -> list[NDArray[np.float64] | None]:
+    """The matrices of the starts that are kept; null for the others, and where there are none."""
+    return [_flat(matrix) if keep and matrix.size else None for matrix, keep in zip(values, kept, strict=True)]
 
 
 def _lingering_columns(result: ShardResult, point_ids: Sequence[str]) -> dict[str, list[list[Any]]]:
