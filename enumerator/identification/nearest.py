@@ -17,12 +17,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, linprog
+from scipy.spatial.distance import cdist
 
 from enumerator.minima.collapse import assigned, collapsed, nearest_groups, nearest_member
 from enumerator.minima.curvature import lifted_distance
+from enumerator.minima.effective import PARALLEL
 from enumerator.minima.recognition import Recogniser
-from enumerator.points import StationaryPoint, Student
+from enumerator.points import StationaryPoint, Student, has_zero_loss
 
 Matrix = NDArray[np.float64]
 Order = NDArray[np.intp]
@@ -76,6 +78,8 @@ def nearest_point(student: Student, points: Sequence[StationaryPoint], thorough:
     search = _Search(student)
     families = [k for k, point in enumerate(points) if len(point.W) < len(student.W)]
     lowest = min((search.below_family(points[k]) for k in families), default=np.inf)
+    if any(has_zero_loss(point.loss, point.landscape) and can_turn(point) for point in points):
+        lowest = 0.0
     best, position = min(((search.to_family(points[k]), k) for k in families), default=(np.inf, -1))
     candidates = [candidate for k, point in enumerate(points) for candidate in search.candidates(k, point)]
     candidates.sort(key=lambda candidate: candidate.lower)
@@ -258,6 +262,29 @@ class _Search:
         students, neurons = linear_sum_assignment(((self.W[:, None, : self.rank] - network) ** 2).sum(axis=2))
         groups[students] = neurons
         return collapsed(self.student, self._network(network), groups)
+
+
+def can_turn(point: StationaryPoint) -> bool:
+    """Whether the network of a point may be computed by neurons that point the other way: three at 120 degrees may.
+
+    g(z) - g(-z) is linear where g is no odd function, so the neurons may move from one side of their lines to the other
+    if they add up to the same sum: if sum_l x_l e_l = 0 for some x, not all zero, x_l >= 0 along a neuron e_l that has
+    none opposite to it. Such students have zero loss where the point has, but are no copies of it.
+    """
+    if point.landscape.g.is_odd or not len(point.W):
+        return False
+    units = point.W / point.norms[:, None]
+    opposite = cdist(units, -units) <= PARALLEL
+    is_first = np.logical_not(np.tril(opposite).any(axis=1))  # of the one or two along a line
+    lines, is_free = units[is_first], np.any(opposite, axis=1)[is_first]
+    if np.linalg.matrix_rank(lines) == len(lines):
+        return False
+    if np.linalg.matrix_rank(lines[is_free]) < is_free.sum():
+        return True
+    bounds = [(-1, 1) if free else (0, 1) for free in is_free]
+    # The largest x of all those in these bounds: there is one of length 1 at least, or none.
+    found = linprog(is_free - 1.0, A_eq=lines.T, b_eq=np.zeros(lines.shape[1]), bounds=bounds)
+    return found.status != 0 or found.fun < -0.5
 
 
 def _best(gains: Matrix) -> tuple[float, Order]:

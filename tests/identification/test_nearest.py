@@ -7,6 +7,7 @@ import pytest
 
 from enumerator import Landscape, Tolerances
 from enumerator.identification.nearest import nearest_point
+from enumerator.loss.population import exact_loss
 from enumerator.minima.polish import nearest_stationary
 from enumerator.minima.recognition import Recogniser
 from enumerator.minima.stability import examine
@@ -110,3 +111,62 @@ def test_a_flat_family_of_positive_loss_has_a_distance_too():
     found = nearest_point(Student(landscape, W, None), [family])
     assert found.distance < 1e-12
     assert not found.proven
+
+
+def around(directions):
+    """The teachers (M, 2) of unit norm at these angles, in degrees."""
+    angles = np.radians(directions)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+BALANCED = [
+    ((0, 120, 240), (-1, -1, -1)),
+    ((0, 72, 144, 216, 288), (-1, -1, -1, -1, -1)),
+    ((0, 180, 120, 240), (-2, 0, -1, -1)),
+]
+
+
+@pytest.mark.parametrize(("directions", "factors"), BALANCED, ids=str)
+def test_teachers_that_balance_each_other_can_be_turned_round(directions, factors):
+    """-V computes what V does: a student near it is far from the stored minimum, and near zero loss nevertheless."""
+    V = around(directions)
+    landscape = Landscape(len(V), len(V), V @ V.T)
+    V = landscape.teacher_factor
+    zero = examine(Student(landscape, V, None), Tolerances())
+    turned = np.array(factors)[:, None] * V
+    assert exact_loss(landscape.g, turned, V) < 1e-15 > zero.loss
+    found = nearest_point(
+        Student(landscape, turned + 1e-3 * np.random.default_rng(0).normal(size=V.shape), None), [zero]
+    )
+    assert found.distance > 1
+    assert not found.proven
+    assert not nearest_point(Student(landscape, V + 1e-3, None), [zero]).proven
+
+
+@pytest.mark.parametrize("directions", [(0, 180), (0, 180, 90, 270), (0, 60, 120), (0, 100, 180)], ids=str)
+def test_other_teachers_in_few_dimensions_have_one_zero_loss(directions):
+    """Opposite ones too: two kinks of the loss along one line, and nothing that could balance a turn."""
+    V = around(directions)
+    landscape = Landscape(len(V), len(V), V @ V.T)
+    V = landscape.teacher_factor
+    zero = examine(Student(landscape, V, None), Tolerances())
+    for seed in range(6):
+        W = np.random.default_rng(seed).normal(size=V.shape)
+        end = nearest_stationary(landscape.g, W, V)[0]
+        if exact_loss(landscape.g, end, V) < 1e-20:
+            assert nearest_point(Student(landscape, end, None), [zero]).distance < 1e-6
+    W = V + 1e-3 * np.random.default_rng(0).normal(size=V.shape)
+    found = nearest_point(Student(landscape, W, None), [zero])
+    assert (found.distance, found.proven) == (pytest.approx(np.linalg.norm(W - V)), True)
+
+
+def test_a_flat_family_of_turned_neurons_has_no_lower_bound():
+    """K = 4, M = 3: beside the stored minimum lies a family along the opposite directions."""
+    V = around((0, 120, 240))
+    landscape = Landscape(4, 3, V @ V.T)
+    V = landscape.teacher_factor
+    other = examine(Student(landscape, np.random.default_rng(0).normal(size=(4, 2)), None), Tolerances())
+    zero = examine(Student(landscape, np.concatenate([V, np.zeros((1, 2))]), None), Tolerances())
+    W = -V[[0, 0, 1, 2]] * np.array([0.4, 0.6, 1, 1])[:, None]
+    assert exact_loss(landscape.g, W, V) < 1e-15
+    assert not nearest_point(Student(landscape, W, None), [zero, other]).proven
