@@ -112,9 +112,11 @@ class _Count:
         ranges = catalogue.done(campaign.id)
         if ranges:
             self.minima.update(catalogue.minima(campaign=campaign.id, columns="minimum_id")["minimum_id"].to_pylist())
+            done = sum(min(last, starts) - min(first, starts) for first, last in ranges)
             self.tally = Tally(
                 asked=starts,
-                done=sum(min(last, starts) - min(first, starts) for first, last in ranges),
+                done=done,
+                beyond=sum(last - first for first, last in ranges) - done,
                 minima=len(self.minima),
                 unfinished=catalogue.starts(campaign=campaign.id, where="outcome = 'unfinished'").num_rows,
             )

@@ -25,13 +25,17 @@ SETTLED = 0.5
 
 @dataclass(frozen=True)
 class Tally:
-    """Where a campaign stands: of `asked` starts `done` are committed, `fresh` of them by this run."""
+    """Where a campaign stands: of `asked` starts `done` are committed, `fresh` of them by this run.
+
+    So are `beyond` more than asked for; `minima` and `unfinished` count these too.
+    """
 
     asked: int
     done: int = 0
     fresh: int = 0
     minima: int = 0
     unfinished: int = 0
+    beyond: int = 0
 
     def text(self) -> str:
         """Starts, distinct minima, unfinished."""
@@ -39,7 +43,8 @@ class Tally:
 
     def starts(self) -> str:
         """How many of how many."""
-        return f"{self.done:,} of {self.asked:,} starts"
+        beyond = f" ({self.done + self.beyond:,} are stored)" if self.beyond else ""
+        return f"{self.done:,} of {self.asked:,} starts{beyond}"
 
     def found(self) -> list[str]:
         """Distinct minima, and unfinished starts if there are any."""

@@ -9,8 +9,9 @@ from deltalake import DeltaTable
 
 from cluster.cli import run_command
 from cluster.commands import run
+from cluster.inputs import Request
 from cluster.runs import grid, jobs
-from cluster.runs.driver import RunSummary
+from cluster.runs.driver import RunSummary, run_campaign
 from cluster.runs.progress import Tally
 from cluster.service.limits import read_token
 from cluster.usage import program
@@ -18,7 +19,7 @@ from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.store import VERSION_PROPERTY
 from enumerator.errors import CatalogueError, InputError
 from tests.support.project import modules, named
-from tests.support.stand_ins import make_atlas
+from tests.support.stand_ins import make_atlas, make_campaign
 
 # A folder as a hostile user may call it.
 NAME = "my $(touch pwned) 'atlas' & more"
@@ -43,6 +44,14 @@ def test_what_to_type_after_a_run(atlas):
     assert pasted(text, "minima") == ["minima", NAME, "--format", "csv", "-o", "minima.csv"]
     assert pasted(text, "starts") == ["starts", NAME, "--campaign", "relu.3.3", "--limit", "10"]
     assert pasted(text, "show") == ["show", NAME, label]
+
+
+def test_a_run_of_fewer_starts_than_are_stored_says_both(atlas):
+    summary = run_campaign(Request(make_campaign(3, 3), 10), atlas)
+    text = run._closing(summary, "relu.3.3", NAME, "enumerator", atlas.minima(limit=1))
+    assert "Nothing was missing: 10 of 10 starts (40 are stored), 3 distinct minima, 2 unfinished." in text
+    summary = run_campaign(Request(make_campaign(3, 3), 40), atlas)
+    assert summary.tally.text() == "40 of 40 starts, 3 distinct minima, 2 unfinished"
 
 
 def test_what_to_type_after_a_grid(tmp_path, monkeypatch, capsys):
