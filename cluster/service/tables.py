@@ -179,6 +179,15 @@ class SqlQuery(Form):
     ]
 
 
+@router.get("/", tags=["service"], responses={401: ERRORS[401]})
+async def face(request: Request) -> dict[str, Any]:
+    """What answers here: the version of the software, and where the description of the interface and the tables are."""
+    at, app = request.scope["root_path"], request.app
+    tables = {name: f"{at}/tables/{name}" for name in TABLE_NAMES}
+    told = {"name": app.title, "summary": app.summary, "version": app.version}
+    return told | {"description": f"{at}/openapi.json", "columns": f"{at}/tables", "tables": tables}
+
+
 @router.get("/health", tags=["service"], responses={503: ERRORS[503]})
 async def health(request: Request) -> dict[str, str]:
     """Whether the service answers, and can read the catalogue."""

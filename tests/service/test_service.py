@@ -15,6 +15,7 @@ from pyarrow import csv, parquet
 
 import enumerator as en
 from cluster.service.media_types import ARROW, PARQUET, choose_media_type
+from enumerator.catalogue.records import software_version
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.errors import CatalogueError, InputError
 from tests.support.serving import serving
@@ -220,6 +221,19 @@ def test_identify_knows_the_global_minimum(path, remote):
         remote.identify(W=[[1.0, 2.0]])
     with pytest.raises(InputError, match="expected Q as a matrix of finite real numbers"):
         remote.identify(Q=[[1.0], [1.0, 2.0]], R=[[1.0]], teachers=1)
+
+
+@pytest.mark.parametrize("prefix", ["", "/atlas"])
+def test_the_front_page_leads_to_the_description_and_the_tables(service, prefix):
+    reply = service.get("/", **({"X_Forwarded_Prefix": prefix} if prefix else {}))
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
+    told = reply.json
+    assert (told["name"], told["version"]) == ("enumerator", software_version())
+    assert set(told["tables"]) == set(TABLE_NAMES)
+    for place in (told["description"], told["columns"], *told["tables"].values()):
+        assert place.startswith(prefix + "/")
+        assert service.get(place.removeprefix(prefix)).status == 200
+    assert service.request("HEAD", "/").status == 200
 
 
 def test_health_metrics_and_the_description(path, service):

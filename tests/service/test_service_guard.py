@@ -41,6 +41,7 @@ FOREIGN = [
     {"Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"},
 ]
 ROUTES = [
+    ("GET", "/"),
     ("GET", "/tables/minima"),
     ("GET", "/sql?query=select+1"),
     ("GET", "/health"),

@@ -268,7 +268,7 @@ def test_with_a_token_nothing_else_lets_in(path, tmp_path):
             {"Authorization": TOKEN},
             {"Authorization": f"Basic {TOKEN}"},
         ):
-            for route in ("/tables", "/metrics", "/openapi.json", "/campaigns/x"):
+            for route in ("/", "/tables", "/metrics", "/openapi.json", "/campaigns/x"):
                 assert service.get(route, **header).status == 401, (header, route)
         assert service.get("/tables", Authorization=f"Bearer {TOKEN}", Host="elsewhere").status == 200
         with pytest.MonkeyPatch.context() as patch:
