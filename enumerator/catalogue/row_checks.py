@@ -25,6 +25,10 @@ from enumerator.storage.sql import quoted
 
 # Rows looked at together; unfinished starts of K = M = 100 take 160 kB each.
 ROWS_AT_ONCE = 4096
+# Runs of starts that are met before they are joined to those before.
+RUNS_AT_ONCE = 2**16
+# Bytes of a text, and of the settings of a campaign: 1,024 teachers have a million overlaps of 25 digits in there.
+MOST_BYTES, MOST_SETTINGS = 2**16, 2**25
 # Characters that a terminal may obey, or that hide others: controls, formats, ends of lines.
 _HIDDEN = r"[\p{C}\p{Zl}\p{Zp}]"
 # Microseconds since 1970 of the years 1 to 9999: other times cannot be held by every reader.
@@ -38,6 +42,7 @@ _UNREADABLE = (EnumeratorError, ValueError, TypeError, KeyError, AttributeError,
 pc: Any = pyarrow.compute
 
 Flags = NDArray[np.bool_]
+Runs = NDArray[np.int64]
 
 
 class RowProblem(NamedTuple):
@@ -63,6 +68,7 @@ def check_rows(tables: Snapshot) -> Iterator[RowProblem]:
     What comes after a problem may rest on what was refused.
     """
     known: dict[str, pa.Table] = {}
+    met = MetStarts()
     for name in TABLE_NAMES:
         kept = [table_schema(name).arrow.empty_table().select(_kept(name))]
         try:
@@ -70,11 +76,16 @@ def check_rows(tables: Snapshot) -> Iterator[RowProblem]:
                 yield from check_values(name, rows)
                 yield from _check_named(name, rows, known)
                 kept.append(rows.select(_kept(name)))
+                if name == "starts":
+                    met.add(pc.index_in(rows["campaign_id"], known["campaigns"]["campaign_id"]), rows["start_index"])
         except (pa.ArrowException, OSError) as error:
             yield RowProblem(name, "some row", "everything", " ".join(str(error).split()), "readable", 0)
             return
         known[name] = pa.concat_tables(kept).combine_chunks()
         yield from _check_unique(name, known[name])
+        if name == "starts" and (twice := met.twice()) is not None:
+            campaign, index = _short(known["campaigns"]["campaign_id"][twice[0]]), str(twice[1])
+            yield RowProblem(name, f"campaign_id {campaign} start_index {index}", "start_index", index, "there once", 0)
         if name == "landscapes":
             yield from _check_landscapes(known[name])
         if name == "campaigns":
@@ -82,11 +93,10 @@ def check_rows(tables: Snapshot) -> Iterator[RowProblem]:
 
 
 def _kept(name: str) -> list[str]:
-    """The columns that later checks need."""
+    """The columns that later checks need; none of the tables whose rows are starts, which are many."""
     if name == "landscapes":
         return table_schema(name).column_names
-    schema = table_schema(name)
-    return [*schema.key, "landscape_id"] if name in ("campaigns", "minima", "saddles") else list(schema.key)
+    return [*table_schema(name).key, "landscape_id"] if name in ("campaigns", "minima", "saddles") else []
 
 
 def _batches(name: str, dataset: ds.Dataset) -> Iterator[pa.Table]:
@@ -108,7 +118,7 @@ def _short(value: pa.Scalar) -> str:
     """A value in a message: nothing that a terminal obeys, and not too long."""
     if pa.types.is_timestamp(value.type):
         value = value.cast(pa.int64())
-    found = value.as_py()
+    found = (pc.utf8_slice_codeunits(value, 0, 80) if pa.types.is_string(value.type) else value).as_py()
     text = "null" if found is None else ascii(found)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -124,6 +134,15 @@ def check_values(name: str, rows: pa.Table) -> Iterator[RowProblem]:
         if not rule.nullable:
             yield from _problems(name, rows, _flags(column.is_null()), rule.name, "given")
         entries = column.flatten() if is_list else column
+        if pa.types.is_string(entries.type):
+            # First of all: nothing else is to look at a text without end.
+            most = MOST_SETTINGS if rule.name == "campaign" else MOST_BYTES
+            long = pc.greater(pc.binary_length(entries), most)
+            yield from _problems(
+                name, rows, _rows_of(column, long) if is_list else _flags(long), rule.name, f"at most {most:,} bytes"
+            )
+            if pc.any(long).as_py():
+                continue
         if is_list and not rule.gaps:
             yield from _problems(name, rows, _rows_of(column, entries.is_null()), rule.name, "without gaps")
         for bad, expected in _outside(rule, entries):
@@ -215,8 +234,8 @@ def _check_name(name: str, rows: pa.Table, rule: Column, named: pa.Table) -> Ite
 
 def _check_unique(name: str, rows: pa.Table) -> Iterator[RowProblem]:
     """Rows whose key another row before has."""
-    if name == "initial_overlaps":
-        return  # rebuilding the campaign tells
+    if not _kept(name):
+        return  # rebuilding the campaign tells for `initial_overlaps`, MetStarts for `starts`
     key = list(table_schema(name).key)
     numbered = rows.select(key).append_column("position", pa.array(np.arange(rows.num_rows)))
     groups = numbered.group_by(key).aggregate([("position", "min")])
@@ -224,6 +243,47 @@ def _check_unique(name: str, rows: pa.Table) -> Iterator[RowProblem]:
         again = np.ones(rows.num_rows, bool)
         again[groups["position_min"].to_numpy()] = False
         yield from _problems(name, rows, again, key[-1], "there once")
+
+
+class MetStarts:
+    """Which starts were met, as runs of indices: few, since starts are stored in shards, however many there are."""
+
+    def __init__(self) -> None:
+        self._runs = np.empty((0, 3), np.int64)  # campaign, first index, last index
+        self._new: list[Runs] = []
+        self._count = 0
+        self._twice: tuple[int, int] | None = None
+
+    def add(self, campaigns: pa.ChunkedArray, index: pa.ChunkedArray) -> None:
+        """Starts by the position of their campaign and their index; nulls are reported elsewhere."""
+        starts = np.stack([pc.fill_null(column, 0).to_numpy() for column in (campaigns, index)], axis=1)
+        starts = starts.astype(np.int64)
+        runs = self._joined(np.column_stack([starts, starts[:, 1]]))
+        self._new.append(runs)
+        self._count += len(runs)
+        if self._count > max(RUNS_AT_ONCE, len(self._runs)):
+            self._join()
+
+    def twice(self) -> tuple[int, int] | None:
+        """The position of the campaign, and the index, of a start that was met again; None if there is none."""
+        self._join()
+        return self._twice
+
+    def _join(self) -> None:
+        self._runs = self._joined(np.concatenate([self._runs, *self._new]))
+        self._new, self._count = [], 0
+
+    def _joined(self, runs: Runs) -> Runs:
+        """Runs in order, those joined that follow upon each other."""
+        runs = runs[np.lexsort((runs[:, 1], runs[:, 0]))]
+        follows = runs[1:, 0] == runs[:-1, 0]
+        if self._twice is None and (again := follows & (runs[1:, 1] <= runs[:-1, 2])).any():
+            campaign, index, _ = runs[1:][again][0].tolist()
+            self._twice = campaign, index
+        begins = np.flatnonzero(np.concatenate([[True], ~(follows & (runs[1:, 1] == runs[:-1, 2] + 1))])[: len(runs)])
+        joined = runs[begins]
+        joined[:, 2] = np.maximum.reduceat(runs[:, 2], begins) if len(runs) else joined[:, 2]
+        return joined
 
 
 # What is rebuilt from a row

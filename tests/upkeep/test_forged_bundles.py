@@ -18,7 +18,7 @@ from cluster.cli import run_command
 from enumerator.catalogue.campaigns import DELETING, STATUSES
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.records import OUTCOMES
-from enumerator.catalogue.row_checks import check_rows
+from enumerator.catalogue.row_checks import MetStarts, check_rows
 from enumerator.catalogue.schema import TABLE_NAMES, table_schema
 from enumerator.errors import CatalogueError, InputError
 from enumerator.points import FLAT_MINIMUM, MINIMUM, SADDLE, UNDECIDED
@@ -120,6 +120,13 @@ FORGED: dict[str, tuple[str, Change, str]] = {
     "eigenvalue missing": ("saddles", with_value("hessian_spectrum", [0.1, None]), "must be without gaps"),
     "index huge": ("starts", with_value("start_index", 2**62), "start_index must be at most 9007199254740991, got 46"),
     "index negative": ("starts", with_value("start_index", -5), "start_index must be at least 0, got -5"),
+    "text without end": (
+        "minima",
+        with_value("software", "x" * (2**16 + 1)),
+        "software must be at most 65,536 bytes, got 'xxxx",
+    ),
+    "settings without end": ("campaigns", with_value("campaign", "{" + " " * 2**25), "at most 33,554,432 bytes, got"),
+    "id without end": ("starts", lambda table: with_value("lingered_on", ["s" * 2**17])(table), "65,536 bytes"),
     "index twice": ("starts", doubled, "start_index must be there once, got 1"),
     "evaluations negative": ("starts", with_value("evaluations", -1), "evaluations must be at least 0"),
     "outcome": ("starts", with_value("outcome", "hacked"), "outcome must be one of converged, saddle, unfinished, d"),
@@ -200,6 +207,26 @@ FORGED: dict[str, tuple[str, Change, str]] = {
 def test_row_that_the_schemas_do_not_allow_is_refused(bundle, tmp_path, refused, name):
     table, change, expected = FORGED[name]
     assert expected in refused(forge(bundle, tmp_path / "forged.tar", {table: change}))
+
+
+def test_starts_that_were_met_are_told_from_new_ones_in_little_memory():
+    """Shards of any order, and starts one by one, against a set; a million in a row are one run."""
+    rng = np.random.default_rng(0)
+    for trial in range(200):
+        met, seen, again = MetStarts(), set(), None
+        for _ in range(20):
+            first, step = int(rng.integers(200 + 50 * trial)), int(rng.integers(1, 3))
+            batch = [(int(rng.integers(2)), k) for k in range(first, first + 5 * step, step)]
+            again = again or next((start for start in batch if start in seen), None)
+            seen.update(batch)
+            met.add(*(pa.chunked_array([column]) for column in zip(*batch, strict=True)))
+        found = met.twice()
+        assert (found is None) == (again is None) and (found is None or found in seen)
+    met = MetStarts()
+    for first in rng.permutation(250) * 4096:
+        met.add(pa.chunked_array([np.zeros(4096, np.int64)]), pa.chunked_array([np.arange(first, first + 4096)]))
+    assert met.twice() is None
+    assert met._runs.tolist() == [[0, 0, 250 * 4096 - 1]]
 
 
 def test_text_that_is_no_text_is_refused(bundle, tmp_path, refused):
