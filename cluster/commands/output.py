@@ -48,8 +48,8 @@ SHOWN = {
         "campaign_id", "created_at", "finished_at", "landscape_id", "device", "software",
     ),
     "landscapes": (
-        "landscape_id", "students", "teachers", "activation", "activation_slope", "constraint", "second_layer",
-        "teacher_rank", "created_at",
+        "landscape_id", "students", "teachers", "teacher", "activation", "activation_slope", "constraint",
+        "second_layer", "teacher_rank", "created_at",
     ),
     "frequencies": (
         "students", "teachers", "outcome", "label", "anti_aligned", "loss", "hits", "starts", "frequency", "exact_low",

@@ -103,7 +103,7 @@ def _facts(campaign_id: str, landscape_id: str, text: str) -> dict[str, Any]:
             "dimension": _whole(law.get("dimension"), 63),
             "scale": _real(law.get("scale")),
             "seed": _whole(seed, 63),
-            "settings": settings_text(landscape, settings["tolerances"]),
+            "settings": settings_text(landscape, settings["tolerances"], law.get("second_layer")),
         }
     except _ALTERED:
         return {"campaign_name": campaign_id, "sample": campaign_id, "key": campaign_id}
@@ -201,9 +201,16 @@ def law_text(law: Mapping[str, Any]) -> str:
     return " ".join([*first, *second])
 
 
-def settings_text(landscape: Mapping[str, Any], tolerances: Mapping[str, float]) -> str:
-    """activation_slope=0.2 constraint=normalized second_layer=trained T=0f3a91bc linger_below=0 precision=mixed"""
+def settings_text(
+    landscape: Mapping[str, Any], tolerances: Mapping[str, float], second_layer_law: str | None = None
+) -> str:
+    """activation_slope=0.2 constraint=normalized second_layer=trained T=0f3a91bc linger_below=0 precision=mixed
+
+    The law of the second layer is named where it is not told beside, by `law_text`.
+    """
     named = {name: landscape[name] for name in ("activation_slope", "constraint", "second_layer") if name in landscape}
+    if second_layer_law is not None:
+        named["second_layer_law"] = second_layer_law
     if "T" in landscape:
         named["T"] = _teachers(landscape)
     named |= _changed(tolerances)

@@ -30,6 +30,13 @@ COUNTS = (
 LINGERING = (("lingered", pa.int64()), ("lingering_time", pa.float64()))
 # The loss of the minimum or saddle in which a start ends; `loss` is that at which it retired, on its way there.
 END_LOSS = pa.field("end_loss", pa.float64())
+# What a query of `landscapes` tells of T: the numbers of a regular one, digits of the landscape's id for another.
+TEACHER = pa.field("teacher", pa.string())
+_TEACHER = """
+    case when own = [1] and (mutual = [] or mutual = [0]) then 'orthonormal'
+        when len(own) = 1 and len(mutual) = 1 then
+            if(mutual = [0], 'orthogonal', 'equicorrelated ' || mutual[1]) || if(own = [1], '', ', squares ' || own[1])
+        else 'given ' || landscape_id[4:11] end"""
 # The column of `starts` that names the row.
 _NAMED_BY = {"minima": "minimum_id", "saddles": "saddle_id"}
 # Tables whose rows are of one campaign each, and have its name.
@@ -137,6 +144,8 @@ def as_sql(
 def output_schema(name: str) -> pa.Schema:
     """The columns that a query of the table `name` can give, counts included."""
     fields = list(table_schema(name).arrow)
+    if name == "landscapes":
+        fields.append(TEACHER)
     if name == "campaigns":
         fields += list(FACTS)
     if name in _OF_CAMPAIGNS:
@@ -238,7 +247,9 @@ def _relation(name: str, landscapes: list[str] | None, campaigns: list[str] | No
         return _rows_of_campaigns(name, both)
     if name == "landscapes":
         found = "true" if campaigns is None else f"landscape_id in (select landscape_id from campaigns where {both})"
-        return f"select * from landscapes where {in_landscapes} and {found}"
+        entry = "list_distinct([T[k + 1] for k in range(len(T)) if k % (teachers + 1) {} 0])"
+        told = f"select *, {entry.format('=')} as own, {entry.format('!=')} as mutual from landscapes"
+        return f"select *, {_TEACHER} as teacher from ({told}) where {in_landscapes} and {found}"
     if name == "campaigns":
         return f"""
             with counts as (select campaign_id, sum(n)::bigint as n from {tally} where {both} group by all)

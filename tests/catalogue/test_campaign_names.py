@@ -273,3 +273,14 @@ def test_a_campaign_is_deleted_by_its_name(tmp_path, capsys):
     assert typed(capsys, "delete", tmp_path / "atlas", name_of(NEWTON), "--yes")[0] == 0
     assert atlas.campaigns()["campaign_name"].to_pylist() == [name_of(FLOW)]
     assert set(atlas.starts()["campaign_id"].to_pylist()) == {FLOW.id}
+
+
+def test_the_law_of_a_trained_second_layer_stands_in_the_table(tmp_path, capsys):
+    landscape, atlas = Landscape(3, 3, second_layer="trained"), new_catalogue(tmp_path / "atlas")
+    for law in ("ones", "signs", "normal"):
+        atlas.register(Campaign(landscape, law=InitialLaw(second_layer=law)), 1, "cpu")
+    settings = set(atlas.campaigns()["settings"].to_pylist())
+    trained = "second_layer=trained"
+    assert settings == {trained, f"{trained} second_layer_law=signs", f"{trained} second_layer_law=normal"}
+    assert run_command(["campaigns", str(tmp_path / "atlas")]) == 0
+    assert f"{trained} second_layer_law=signs" in capsys.readouterr().out

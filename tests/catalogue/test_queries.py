@@ -5,13 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from cluster.cli import run_command
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.schema import TABLE_NAMES, table_schema
 from enumerator.errors import InputError
-from enumerator.problem import Dynamics
+from enumerator.problem import Campaign, Dynamics, Landscape
 from enumerator.storage.sql import run
 from tests.support.stand_ins import commit, contents, make_campaign, make_point, make_result, new_catalogue
 
@@ -298,3 +300,33 @@ def test_a_misspelt_choice_is_an_error_that_lists_what_there_is(filled, name):
     for table in (filled.minima, filled.saddles, filled.starts, filled.campaigns):
         with pytest.raises(InputError, match=f"`{name}` must be one of .*, got 'newtn'"):
             table(**{name: "newtn"})
+
+
+def equicorrelated(rho, square=1.0):
+    return square * ((1 - rho) * np.eye(3) + rho)
+
+
+TEACHERS = {
+    "orthonormal": np.eye(3),
+    "orthogonal, squares 2.0": 2 * np.eye(3),
+    "equicorrelated 0.3": equicorrelated(0.3),
+    "equicorrelated -0.25": equicorrelated(-0.25),
+    "equicorrelated 0.6, squares 2.0": equicorrelated(0.3, 2.0),
+}
+
+
+def test_landscapes_are_told_apart_by_their_teachers(tmp_path, capsys):
+    others = [equicorrelated(0.3) + np.diag([0, 0, 0.1]), np.diag([1.0, 1.0, 2.0])]
+    landscapes = {told: Landscape(3, 3, T) for told, T in TEACHERS.items()}
+    landscapes |= {f"given {landscape.id[3:11]}": landscape for landscape in (Landscape(3, 3, T) for T in others)}
+    landscapes["orthonormal "] = Landscape(1, 1)
+    atlas = new_catalogue(tmp_path / "atlas")
+    for landscape in landscapes.values():
+        atlas.register(Campaign(landscape), 1, "cpu")
+    told = {row["landscape_id"]: row["teacher"] for row in atlas.landscapes().to_pylist()}
+    assert told == {landscape.id: text.strip() for text, landscape in landscapes.items()}
+    assert atlas.landscapes(where="teacher like 'equicorrelated%'", columns="teacher").num_rows == 3
+    assert run_command(["landscapes", str(tmp_path / "atlas")]) == 0
+    shown = capsys.readouterr().out
+    assert all(text.strip() in shown for text in landscapes)
+    assert atlas.landscape(landscapes["equicorrelated 0.3"].id) == landscapes["equicorrelated 0.3"]
