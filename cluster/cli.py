@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cluster.commands import checks, jobs, run, serve, statistics, tables, upkeep
+from cluster.commands import checks, jobs, plot, run, serve, statistics, tables, upkeep
 from cluster.commands.options import say
 from cluster.failure import DEBUG, on_one_line, told
 from cluster.stopping import stop_as_interrupt_does
@@ -34,7 +34,7 @@ def _enumerator(
 
 
 # In the order in which the help lists them.
-for _module in (run, tables, checks, upkeep, serve, jobs, statistics):
+for _module in (run, tables, checks, upkeep, serve, jobs, statistics, plot):
     _module.add_commands(app)
 
 

@@ -1,9 +1,8 @@
-"""The commands that count and draw: stats and plot."""
+"""The command that counts: stats."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -27,14 +26,10 @@ from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.statistics.tables import TABLES, computed, misplaced
 
-if TYPE_CHECKING:
-    pass
-
 
 def add_commands(app: typer.Typer) -> None:
-    """Enter the commands of this module."""
+    """Enter the command of this module."""
     app.command("stats", epilog="Example: enumerator stats atlas --students 17 --teachers 17 --by order")(_stats)
-    app.command("plot", epilog="Example: enumerator plot atlas --students 17 --teachers 17 -o figures")(_plot)
 
 
 def _stats(
@@ -109,34 +104,3 @@ def _say_unseen(atlas: Catalogue, confidence: float, selection: dict[str, Any]) 
             f"one with probability {row['missing_mass']:.2g}{ends}{bound}; {row['minima']} minima seen, "
             f"Chao1 {row['chao1']:.1f} at least."
         )
-
-
-def _plot(
-    catalogue: CatalogueArgument,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the figures, made if needed.")
-    ],
-    kind: Annotated[str, typer.Option(help="Ending of the files: png, svg or pdf.")] = "png",
-    students: StudentsOption = None,
-    teachers: TeachersOption = None,
-    activation: ActivationOption = None,
-    landscape: LandscapeOption = None,
-    campaign: CampaignsOption = None,
-    dynamics: DynamicsOption = None,
-    dimension: DimensionOption = None,
-    scale: ScaleOption = None,
-    seed: SeedOption = None,
-) -> None:
-    """Draw all figures of the starts selected into a folder, and print their names.
-
-    For each landscape, dynamics and initial law: losses, orders, spectra, overlaps, accumulation, flow times, early
-    stops; and the share of the global minimum against the width.
-    """
-    from enumerator import plots
-
-    selection = {
-        "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
-        "campaign": campaign or None, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
-    }  # fmt: skip
-    for path in plots.plot_all(Catalogue(catalogue), output, kind, **selection):
-        print(path)

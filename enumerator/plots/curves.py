@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from enumerator.errors import InputError
-from enumerator.plots.histograms import title, two_lines
 from enumerator.plots.style import (
     COLOURS,
     COLUMN,
@@ -20,6 +19,8 @@ from enumerator.plots.style import (
     order_colours,
     percent,
     styled,
+    title,
+    two_lines,
     whole_numbers,
 )
 from enumerator.statistics.counting import ENDED, PLAIN, Sample, one_sample

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.plots.style import COLUMN, GREY, PAGE, Figure, figure, order_colours, percent, styled
+from enumerator.plots.style import COLUMN, GREY, PAGE, Figure, figure, order_colours, percent, styled, title, two_lines
 from enumerator.statistics.counting import ENDED, Sample, StartSelection, one_sample, opened
 from enumerator.statistics.shares import frequencies
 from enumerator.storage.sql import one_of
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 
 # Starts that end in no minimum are drawn beside the orders, by this number in place of an order.
 _NONE = -1
-
-
-def title(sample: Sample) -> str:
-    """K = M = 17, gradient-flow, d=1000 scale=1, 10,000 starts"""
-    K, M = sample.students, sample.teachers
-    sizes = f"K = M = {K}" if K == M else f"K = {K}, M = {M}"
-    activation = [] if sample.activation == "relu" else [sample.activation]
-    law = sample.law.replace(" ", ", ")
-    return ", ".join([sizes, *activation, sample.dynamics, law, *sample.unusual, f"{sample.starts:,} starts"])
 
 
 def _binned(
@@ -148,12 +139,6 @@ def _places(rows: list[dict[str, Any]]) -> tuple[list[int], list[str]]:
         places.append(order if order is not None else max([*places, -1]) + 1)
         names.append(row["outcome"] if row["outcome"] != ENDED else "?" if order is None else str(order))
     return places, names
-
-
-def two_lines(text: str) -> str:
-    """A title for a narrow figure."""
-    parts = text.split(", ")
-    return ", ".join(parts[:2]) + "\n" + ", ".join(parts[2:])
 
 
 @styled

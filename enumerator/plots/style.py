@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from enumerator.statistics.counting import Sample
+
 # Inches: the width of a text column of a journal, and of both.
 COLUMN, PAGE = 3.4, 6.9
 # Okabe & Ito's colours (2008), told apart by all, in an order whose greys differ; each curve has its own marker too.
@@ -74,3 +76,18 @@ def percent(axes: Axes, which: str = "y") -> None:
 def whole_numbers() -> MaxNLocator:
     """Ticks at whole numbers, for counts."""
     return MaxNLocator(integer=True)
+
+
+def title(sample: Sample) -> str:
+    """K = M = 17, gradient-flow, d=1000 scale=1, 10,000 starts"""
+    K, M = sample.students, sample.teachers
+    sizes = f"K = M = {K}" if K == M else f"K = {K}, M = {M}"
+    activation = [] if sample.activation == "relu" else [sample.activation]
+    law = sample.law.replace(" ", ", ")
+    return ", ".join([sizes, *activation, sample.dynamics, law, *sample.unusual, f"{sample.starts:,} starts"])
+
+
+def two_lines(text: str) -> str:
+    """A title for a narrow figure."""
+    parts = text.split(", ")
+    return ", ".join(parts[:2]) + "\n" + ", ".join(parts[2:])

@@ -1,0 +1,58 @@
+"""The command that draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.commands.options import (
+    ActivationOption,
+    CampaignsOption,
+    CatalogueArgument,
+    DimensionOption,
+    DynamicsOption,
+    LandscapeOption,
+    ScaleOption,
+    SeedOption,
+    StudentsOption,
+    TeachersOption,
+)
+from enumerator.catalogue.catalogue import Catalogue
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Enter the command of this module."""
+    app.command("plot", epilog="Example: enumerator plot atlas --students 17 --teachers 17 -o figures")(_plot)
+
+
+def _plot(
+    catalogue: CatalogueArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the figures, made if needed.")
+    ],
+    kind: Annotated[str, typer.Option(help="Ending of the files: png, svg or pdf.")] = "png",
+    students: StudentsOption = None,
+    teachers: TeachersOption = None,
+    activation: ActivationOption = None,
+    landscape: LandscapeOption = None,
+    campaign: CampaignsOption = None,
+    dynamics: DynamicsOption = None,
+    dimension: DimensionOption = None,
+    scale: ScaleOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Draw all figures of the starts selected into a folder, and print their names.
+
+    For each landscape, dynamics and initial law: losses, orders, spectra, overlaps, accumulation, flow times, early
+    stops; and the share of the global minimum against the width.
+    """
+    from enumerator import plots
+
+    selection = {
+        "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
+        "campaign": campaign or None, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
+    }  # fmt: skip
+    for path in plots.plot_all(Catalogue(catalogue), output, kind, **selection):
+        print(path)
