@@ -12,7 +12,7 @@ import typer
 from cluster.commands import checks, jobs, plot, run, serve, statistics, tables, upkeep
 from cluster.commands.options import say
 from cluster.failure import DEBUG, on_one_line, told
-from cluster.stopping import stop_as_interrupt_does
+from cluster.signals import stop_as_interrupt_does
 from cluster.usage import COMPLETE, print_version, program, usage_message
 
 app = typer.Typer(

@@ -22,8 +22,8 @@ from enumerator.loss.overlaps import lift
 from enumerator.loss.population import compiled_gradient, exact_loss
 from enumerator.loss.second_layer import EXTRA
 from enumerator.problem import Campaign
+from enumerator.process_checks import check_jax
 from enumerator.sgd.one_pass import trajectories
-from enumerator.surroundings import check_jax
 
 # One row for each accepted step, or for each of a hundred flow times of one-pass SGD. Q and R are flat, row-major, as
 # everywhere in the catalogue; second_layer is null where it is fixed.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from enumerator.points import StationaryPoint, orders_of
 from enumerator.problem import Campaign, Landscape
-from enumerator.stops import STOPS
+from enumerator.stop_levels import STOPS
 
 
 class Outcome(IntEnum):
@@ -33,7 +33,7 @@ class Starts:
     fluctuates), `anti_aligned` the order of the lane (-1: undefined), `flow_time` NaN where the dynamics has none;
     Q (n, K, K), R (n, K, M), and `second_layer` (n, K) where it is trained, else (n, 0). The columns `stop_`
     (n, STOPS) tell what a solver would have reported that stops early, at each of the gradient norms and flow
-    times of `enumerator.stops` (NaN, and -1: the start was not there yet when it retired).
+    times of `enumerator.stop_levels` (NaN, and -1: the start was not there yet when it retired).
     """
 
     index: NDArray[np.int64]

@@ -55,7 +55,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 # The files that take longest, which begin first: a long one at the end would run beside nothing.
 LONGEST = (
-    *("driver", "basins", "second_layer", "faults", "crashes", "activations", "flat", "replay", "teachers"),
+    *("driver", "ends", "second_layer", "faults", "crashes", "activations", "flat", "replay", "teachers"),
     *("splitting", "verification", "service", "object_store", "constraints", "store_model", "kills"),
 )
 

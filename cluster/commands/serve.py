@@ -52,10 +52,10 @@ def _serve(
     Ctrl-C ends the service, and stops what it runs; what is stored stays.
     """
     from cluster.service.app import create_app
+    from cluster.service.campaign_processes import Runs
     from cluster.service.connections import server_of
     from cluster.service.limits import Limits, check_exposure, read_token
-    from cluster.service.runs import Runs
-    from cluster.service.shell import PREFIX
+    from cluster.service.middleware import PREFIX
 
     if query_seconds <= 0 or query_memory < 64 or readers < 1:
         raise InputError("`--query-seconds` must be above 0, `--query-memory` 64 or more, `--readers` 1 or more.")

@@ -24,7 +24,7 @@ from cluster.commands.options import (
 from cluster.commands.output import choose_format, write_table
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
-from enumerator.statistics.tables import TABLES, computed, misplaced
+from enumerator.statistics.by_name import TABLES, computed, misplaced
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -31,7 +31,7 @@ from cluster.commands.output import choose_format, write_table, write_text
 from cluster.usage import program
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.selection import COUNTED, counted_together
-from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
+from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
 
 _TABLES = {
     "minima": ("The minima, with hits and frequency.", "atlas --students 17 --sort -frequency --limit 5"),

@@ -17,7 +17,7 @@ from cluster.runs.plan import default_shard_size, missing_shards, quick
 from cluster.runs.pool import Pool, room_for_workers
 from cluster.runs.progress import Display, Tally, display
 from cluster.runs.session import ray_session
-from cluster.stopping import leave_terminal, stopping
+from cluster.signals import leave_terminal, stopping
 from enumerator.catalogue.catalogue import Catalogue, CommitSummary
 from enumerator.errors import EnumeratorError, InputError
 from enumerator.problem import Campaign

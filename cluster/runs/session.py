@@ -20,7 +20,7 @@ import ray
 import ray.util
 
 from cluster.runs.machine import available_cores, available_gpus
-from cluster.stopping import hang_up_withheld
+from cluster.signals import hang_up_withheld
 from enumerator.errors import EnumeratorError
 
 # Results pass through here on their way to the driver; a shard of 256 starts at K = M = 100 takes 41 MB.

@@ -14,15 +14,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from cluster.service import control, tables
+from cluster.service import campaign_routes, read_routes
 from cluster.service.bodies import InvalidError
+from cluster.service.campaign_processes import Runs
 from cluster.service.connections import Connections
 from cluster.service.limits import Limits
 from cluster.service.metrics import Metrics
+from cluster.service.middleware import Shell
 from cluster.service.ranges import Steady
-from cluster.service.readers import AnswerError, Nursery, Readers
-from cluster.service.runs import Runs
-from cluster.service.shell import Shell
+from cluster.service.reader_pool import AnswerError, Nursery, Readers
 from cluster.service.spool import Spool
 from cluster.service.view import Clock
 from enumerator.catalogue.catalogue import Catalogue
@@ -116,8 +116,8 @@ def create_app(
     app.add_middleware(Shell, **surrounding)  # type: ignore[arg-type]  # a plain ASGI class
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    app.include_router(tables.router)
-    app.include_router(control.router)
+    app.include_router(read_routes.router)
+    app.include_router(campaign_routes.router)
     return app
 
 

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from cluster.service.readers import AnswerError
+from cluster.service.reader_pool import AnswerError
 from cluster.service.spool import Copy
 
 _LOG = logging.getLogger("uvicorn.error")

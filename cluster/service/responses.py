@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.service.media_types import MEDIA_TYPES, choose_media_type
 from cluster.service.ranges import CopyResponse, begins_anew, is_only_asked_about
-from cluster.service.readers import AnswerError
+from cluster.service.reader_pool import AnswerError
 from cluster.service.spool import Copy
 from cluster.service.view import TOKEN
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from cluster.service.limits import Limits
-from cluster.service.readers import Answer, AnswerError
+from cluster.service.reader_pool import Answer, AnswerError
 
 # Bytes that are read at once.
 PART = 2**18

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from enumerator.catalogue import records
-from enumerator.catalogue.campaigns import STATUSES, CampaignTable
+from enumerator.catalogue.campaign_table import STATUSES, CampaignTable
 from enumerator.catalogue.minimum import Minimum
-from enumerator.catalogue.points import KnownPoint, Matcher, PointTable, candidate, same_points
+from enumerator.catalogue.point_table import KnownPoint, Matcher, PointTable, candidate, same_points
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.catalogue.selection import Selection, campaign_ids, needed
 from enumerator.catalogue.snapshot import Snapshot, readable, snapshot
-from enumerator.catalogue.starts import StartTable
+from enumerator.catalogue.start_table import StartTable
 from enumerator.catalogue.store import Store
 from enumerator.errors import InputError, SolverError
 from enumerator.points import StationaryPoint

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from enumerator.catalogue import records
-from enumerator.catalogue.campaigns import campaign_from, overlaps_of
+from enumerator.catalogue.campaign_table import campaign_from, overlaps_of
 from enumerator.catalogue.schema import TABLE_NAMES, Column, table_schema
 from enumerator.catalogue.snapshot import Snapshot
 from enumerator.errors import EnumeratorError

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from enumerator.catalogue.campaign_names import with_names
-from enumerator.catalogue.orbits import with_orbit_size
+from enumerator.catalogue.orbit_sizes import with_orbit_size
 from enumerator.catalogue.records import from_table
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.catalogue.selection import Selection, as_sql, needed

@@ -31,14 +31,14 @@ from enumerator.catalogue.records import from_table
 from enumerator.catalogue.schema import SCHEMA_VERSION, TABLE_NAMES, check_version, table_schema
 from enumerator.errors import CatalogueError, InputError
 from enumerator.parsing import parsing
+from enumerator.process_checks import check_not_forked
 from enumerator.storage.addresses import address_of
-from enumerator.storage.causes import lasting, one_line, to_begin, to_go_on
-from enumerator.storage.claims import Claims
 from enumerator.storage.datafiles import DataFile, Folder, digest, in_groups, read, sync
+from enumerator.storage.failures import lasting, one_line, to_begin, to_go_on
 from enumerator.storage.objects import ObjectStore
+from enumerator.storage.run_locks import Claims
 from enumerator.storage.sql import run
 from enumerator.storage.versions import Versions, check_end
-from enumerator.surroundings import check_not_forked
 
 # The property of each Delta table that marks it as ours and says which schema it was written to.
 VERSION_PROPERTY = "enumerator.schema_version"

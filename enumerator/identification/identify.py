@@ -11,18 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.catalogue.catalogue import Catalogue
-from enumerator.catalogue.points import KnownPoint
+from enumerator.catalogue.point_table import KnownPoint
 from enumerator.catalogue.records import OUTCOMES, from_table, landscape_from_row
 from enumerator.errors import InputError
 from enumerator.follow import check_solvable
-from enumerator.identification.given import Given, given_network
+from enumerator.identification.given_network import Given, given_network
 from enumerator.identification.nearest import Nearest, nearest_point
 from enumerator.lanes.solve import solve_starts
 from enumerator.loss.overlaps import FEASIBLE
 from enumerator.loss.population import exact_loss
 from enumerator.minima.distinct import match_points
+from enumerator.points import Student
 from enumerator.problem import Campaign, InitialLaw, Landscape
-from enumerator.surroundings import check_jax
+from enumerator.process_checks import check_jax
 
 Matrix = NDArray[np.float64]
 

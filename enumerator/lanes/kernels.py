@@ -16,7 +16,7 @@ from enumerator.activations.geometry import Teachers
 from enumerator.dynamics.base import Stepper, handed_over
 from enumerator.dynamics.steppers import single_precision_for, stepper_for
 from enumerator.dynamics.symmetric_starts import projection
-from enumerator.lanes.watch import WatchedLane, watch, watched_tick
+from enumerator.lanes.passed import WatchedLane, watch, watched_tick
 from enumerator.loss.equations import Equations
 from enumerator.loss.population import fast_loss, teacher_constant
 from enumerator.problem import Dynamics, Tolerances

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.lanes.basins import Basins, End
 from enumerator.lanes.batch import BatchShape, Lanes, Queue, SinglePrecisionLanes, batch_shape
-from enumerator.lanes.finish import can_be_finished, finish
+from enumerator.lanes.ends import Basins, End
+from enumerator.lanes.implicit_finish import can_be_finished, finish
 from enumerator.lanes.kernels import Passed
 from enumerator.lanes.sampling import start_classes
 from enumerator.problem import Campaign
+from enumerator.process_checks import check_jax
 from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, orders_of_long_students, shard_result
-from enumerator.stops import STOPS
-from enumerator.surroundings import check_jax
+from enumerator.stop_levels import STOPS
 
 # What a worker has met in earlier shards of a campaign spares it work in the next; no outcome depends on it.
 basins_in_hand = lru_cache(maxsize=2)(Basins)

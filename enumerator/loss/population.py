@@ -31,7 +31,7 @@ from enumerator.activations.geometry import (
 )
 from enumerator.activations.relu import Rectifier
 from enumerator.loss.overlaps import Overlaps
-from enumerator.surroundings import check_jax
+from enumerator.process_checks import check_jax
 
 # Second-layer weights of the student, None for all ones.
 SecondLayer = Float[Array, " K"] | None

@@ -30,7 +30,7 @@ from enumerator.statistics.shares import accumulation as accumulation_table
 from enumerator.statistics.shares import frequencies
 from enumerator.statistics.trends import curve_key, fitted
 from enumerator.statistics.trends import trend as trend_table
-from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
+from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
 
 if TYPE_CHECKING:
     from enumerator.catalogue.catalogue import Catalogue

@@ -17,10 +17,10 @@ from enumerator.loss.population import as_numpy, compiled_gradient, exact_loss
 from enumerator.minima.recognition import Recogniser, distance_to
 from enumerator.points import Student
 from enumerator.problem import Campaign, InitialLaw
+from enumerator.process_checks import check_jax
 from enumerator.sgd.one_pass import Plan, Runs, batches, plan_runs
 from enumerator.starts import Outcome, ShardResult, StartRows, shard_result
-from enumerator.stops import STOPS
-from enumerator.surroundings import check_jax
+from enumerator.stop_levels import STOPS
 
 # Weights are averaged over the last fifth of a run. The first four fifths let the start be forgotten: a mode that
 # relaxes at the rate h is left with exp(-0.8 h t) of it. An average is worth several times the slowest relaxation

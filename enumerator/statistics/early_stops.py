@@ -9,7 +9,7 @@ import pyarrow as pa
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.statistics.intervals import wilson_interval
-from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
+from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
 from enumerator.storage.sql import quoted
 
 # A loss below this part of the largest squared norm of a teacher is reported as the global minimum: at a

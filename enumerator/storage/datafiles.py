@@ -25,7 +25,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from enumerator.errors import CatalogueError
-from enumerator.storage.causes import one_line
+from enumerator.storage.failures import one_line
 
 # The name of a data file: the sha256 of its bytes, as the command `sha256sum` prints it, and eight digits
 # by chance: no name comes twice, so the removal of an old file never meets a new one of the same content.

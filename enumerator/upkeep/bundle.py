@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from enumerator.catalogue.campaign_names import campaign_id_of
-from enumerator.catalogue.campaigns import DELETING
+from enumerator.catalogue.campaign_table import DELETING
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.records import software_version
 from enumerator.catalogue.row_checks import check_rows

@@ -13,7 +13,7 @@ from deltalake.exceptions import DeltaError
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.errors import CatalogueError
-from enumerator.storage.causes import one_line
+from enumerator.storage.failures import one_line
 
 # Told the part that is at work, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]

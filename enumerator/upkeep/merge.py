@@ -18,9 +18,9 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from enumerator.catalogue import records
-from enumerator.catalogue.campaigns import DELETING, campaign_from, overlaps_of
+from enumerator.catalogue.campaign_table import DELETING, campaign_from, overlaps_of
 from enumerator.catalogue.catalogue import Catalogue
-from enumerator.catalogue.points import Candidate
+from enumerator.catalogue.point_table import Candidate
 from enumerator.catalogue.row_checks import check_rows
 from enumerator.catalogue.schema import table_schema
 from enumerator.catalogue.snapshot import Snapshot

@@ -23,8 +23,8 @@ from enumerator.minima.stability import examine
 from enumerator.points import SADDLE, Student
 from enumerator.problem import Landscape, Tolerances
 from enumerator.storage.sql import quoted, run
-from enumerator.verification.points import Disagreement, check_point
-from enumerator.verification.starts import OVERLAPS, REPLAYED, doubled_starts, start_of, wrong_starts
+from enumerator.verification.check_points import Disagreement, check_point
+from enumerator.verification.check_starts import OVERLAPS, REPLAYED, doubled_starts, start_of, wrong_starts
 from enumerator.verification.verify import (
     SAME_POINT,
     Progress,

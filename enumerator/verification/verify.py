@@ -22,9 +22,9 @@ from enumerator.errors import EnumeratorError
 from enumerator.minima.distinct import DIFFERENT, is_same, loss_gap
 from enumerator.points import StationaryPoint
 from enumerator.problem import Landscape, Tolerances
-from enumerator.surroundings import check_jax
-from enumerator.verification.points import LOSS, Disagreement, check_point, wrong
-from enumerator.verification.starts import Points, check_campaigns, check_kept, check_replays, check_starts
+from enumerator.process_checks import check_jax
+from enumerator.verification.check_points import LOSS, Disagreement, check_point, wrong
+from enumerator.verification.check_starts import Points, check_campaigns, check_kept, check_replays, check_starts
 
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in Disagreement._fields])
 # What is wrong with the younger, or the other, of two rows for one point.

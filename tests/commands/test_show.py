@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from cluster.cli import run_command
-from enumerator.catalogue.orbits import isotropy_order
+from enumerator.catalogue.orbit_sizes import isotropy_order
 from enumerator.problem import Campaign, Landscape
 from enumerator.symmetry.canonical import canonical_form
 from tests.support.stand_ins import commit, make_campaign, make_point, make_result, new_catalogue

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from enumerator.problem import Campaign, Dynamics
-from enumerator.statistics.tables import TABLES
+from enumerator.statistics.by_name import TABLES
 from tests.support.stand_ins import commit, make_campaign, new_catalogue
 
 # Packages that take longer to load than a catalogue of some minima takes to be read.

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.cli import run_command
 from enumerator import statistics
-from enumerator.statistics.tables import TABLES
+from enumerator.statistics.by_name import TABLES
 from tests.support.stand_ins import make_campaign, make_point, make_result, new_catalogue
 
 

@@ -10,7 +10,7 @@ import enumerator as en
 from cluster.cli import run_command
 from enumerator.catalogue.records import from_table
 from enumerator.identification import identify
-from enumerator.identification.given import given_network
+from enumerator.identification.given_network import given_network
 from tests.support.planting import FLOW, GIVEN, solved
 
 

@@ -11,8 +11,8 @@ from tests.support.project import PROJECT, imports_of, modules, named, packages_
 # From the ground up: what stands in a line imports from the lines above it alone, and from its own room. A room is a
 # package, or a file beside the packages.
 FLOORS = """
-errors constraints stops
-activations parsing surroundings symmetry
+errors constraints stop_levels
+activations parsing process_checks symmetry
 storage validation
 loss
 problem
@@ -24,7 +24,7 @@ follow replay
 enumeration identification verification
 statistics
 client plots
-cluster.failure cluster.stopping cluster.terminal
+cluster.failure cluster.signals cluster.terminal
 cluster.encoding
 cluster.usage
 cluster.inputs
@@ -40,7 +40,17 @@ FLOOR = {
 }
 # The rooms of the mathematics: with these packages alone they load on a borrowed machine with a GPU.
 MATHEMATICS = (
-    *("errors", "constraints", "stops", "activations", "parsing", "surroundings", "symmetry", "validation", "loss"),
+    *(
+        "errors",
+        "constraints",
+        "stop_levels",
+        "activations",
+        "parsing",
+        "process_checks",
+        "symmetry",
+        "validation",
+        "loss",
+    ),
     *("problem", "dynamics", "points", "minima", "starts", "lanes", "sgd", "follow", "replay"),
 )
 MATHEMATICS_MAY_IMPORT = {"jax", "flax", "numpy", "scipy", "pyarrow", "jaxtyping", "enumerator"}

@@ -24,9 +24,9 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from cluster.cli import run_command
-from cluster.service import readers
+from cluster.service import reader_pool
 from cluster.service.limits import check_exposure, is_authorised, is_loopback, read_token
-from cluster.service.readers import Reader
+from cluster.service.reader_pool import Reader
 from enumerator.errors import InputError
 from tests.support.hostile import ENDLESS, REFUSED
 from tests.support.serving import serving
@@ -111,7 +111,7 @@ def test_the_time_that_a_client_takes_to_read_is_not_that_of_the_query(service):
 
 def test_what_counts_is_what_a_query_computes_and_each_window_of_a_stream_counts_anew(monkeypatch):
     clock, allowed = [0.0], []
-    monkeypatch.setattr(readers.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(reader_pool.time, "monotonic", lambda: clock[0])
 
     class Computing(Reader):
         """Gives frames after so many seconds each."""

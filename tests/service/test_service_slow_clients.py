@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from cluster.service.limits import Limits
-from cluster.service.readers import Answer, AnswerError
+from cluster.service.reader_pool import Answer, AnswerError
 from cluster.service.spool import Spool
 from tests.support.serving import serving
 from tests.support.stand_ins import commit, make_campaign, new_catalogue

@@ -9,7 +9,7 @@ from enumerator.catalogue.catalogue import Catalogue
 from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.starts import Outcome, ShardResult, Starts
-from enumerator.stops import STOPS
+from enumerator.stop_levels import STOPS
 
 
 def make_campaign(students=3, teachers=2, seed=0, **fields) -> Campaign:

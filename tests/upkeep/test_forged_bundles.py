@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.cli import run_command
-from enumerator.catalogue.campaigns import DELETING, STATUSES
+from enumerator.catalogue.campaign_table import DELETING, STATUSES
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.records import OUTCOMES
 from enumerator.catalogue.row_checks import MetStarts, check_rows

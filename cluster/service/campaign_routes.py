@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from cluster.service.bodies import described
-from cluster.service.readers import AnswerError
-from cluster.service.runs import BusyError
+from cluster.service.campaign_processes import BusyError
+from cluster.service.read_routes import ERROR, ERRORS
+from cluster.service.reader_pool import AnswerError
 from cluster.service.settings import settings_schema
-from cluster.service.tables import ERROR, ERRORS
 from enumerator.errors import InputError
 
 router = APIRouter()

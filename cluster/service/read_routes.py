@@ -12,11 +12,11 @@ from pydantic import Field
 from cluster.service import metrics
 from cluster.service.bodies import Network, described, read_as
 from cluster.service.media_types import MEDIA_TYPES
-from cluster.service.readers import AnswerError
+from cluster.service.reader_pool import AnswerError
 from cluster.service.responses import Form, format_of, respond
 from enumerator.catalogue.schema import TABLE_NAMES, table_schema
 from enumerator.catalogue.selection import Selection, output_schema
-from enumerator.statistics.tables import misplaced
+from enumerator.statistics.by_name import misplaced
 
 router = APIRouter()
 

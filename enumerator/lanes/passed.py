@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Integer
 
-from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS, STOPS
+from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS, STOPS
 
 # Lingerings kept of a lane: one in 10,000 had three at K = 18, M = 17.
 LINGERINGS = 4

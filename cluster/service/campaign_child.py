@@ -1,6 +1,6 @@
 """A campaign that the service runs, in a process of its own: when the service is gone, however it went, it stops.
 
-    python -m cluster.service.child CATALOGUE DESCRIPTOR [WORKERS]
+    python -m cluster.service.campaign_child CATALOGUE DESCRIPTOR [WORKERS]
 
 The open file DESCRIPTOR holds the body of the request that describes the campaign. On stderr progress is told as JSON,
 and an error on one line.

@@ -11,7 +11,7 @@ import pytest
 
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import CatalogueError
-from enumerator.storage.claims import FOLDER
+from enumerator.storage.run_locks import FOLDER
 from tests.support.stand_ins import commit, make_campaign, new_catalogue
 
 PROJECT = Path(__file__).parents[2]

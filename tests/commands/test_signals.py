@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "JAX_PLATFORMS": "cpu"}
 # The command, held where its temporary files are complete.
 EXPORT = """
 import sys, time
-from enumerator import bundle
+from enumerator.upkeep import bundle
 from cluster.cli import main
 pack = bundle._pack
 def held(*arguments):

@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 import pytest
 
-from cluster.service.frames import HEAD_BYTES, head, packed
 from cluster.service.limits import Limits
 from cluster.service.media_types import MEDIA_TYPES
-from cluster.service.readers import AnswerError, Nursery, Readers
+from cluster.service.reader_pool import AnswerError, Nursery, Readers
+from cluster.service.reader_protocol import HEAD_BYTES, head, packed
 from cluster.service.view import Clock
 from enumerator.catalogue.catalogue import Catalogue
 from tests.support.mixed_queries import SLOW, ask_all_sorts, busy_in_the_end

@@ -24,7 +24,7 @@ from enumerator.minima.polish import compiled_polish, distance_by_one_step, near
 from enumerator.minima.recognition import Recogniser
 from enumerator.minima.stability import examine, network_of, stays_merged
 from enumerator.points import FLAT_MINIMUM, SADDLE, Network, StationaryPoint, Student, has_zero_loss
-from enumerator.problem import Campaign
+from enumerator.problem import Campaign, Landscape
 
 # From a student (K, r + p) to the weights of a stationary point, and the gradient norm there.
 Method = Callable[[Student], tuple[NDArray[np.float64], float]]

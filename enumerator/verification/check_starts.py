@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from enumerator.catalogue.campaigns import DELETING, STATUSES
+from enumerator.catalogue.campaign_table import DELETING, STATUSES
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.records import OUTCOMES, from_table
 from enumerator.catalogue.snapshot import Snapshot
@@ -18,9 +18,9 @@ from enumerator.minima.collapse import NEAR
 from enumerator.minima.distinct import match_points
 from enumerator.points import ZERO_LOSS, StationaryPoint
 from enumerator.problem import Campaign, Landscape
-from enumerator.stops import STOPS
+from enumerator.stop_levels import STOPS
 from enumerator.storage.sql import quoted
-from enumerator.verification.points import Disagreement
+from enumerator.verification.check_points import Disagreement
 from enumerator.verification.recompute import loss_of
 
 # By landscapes that could be read, their points that could be read, by their ids.
@@ -32,7 +32,7 @@ Share = Callable[[int, int], None]
 # to the loss agree to 1e-15 K^2.
 START_LOSS = 1e-10
 # Part of the norm of the teachers below which a ball around zero loss is too narrow to be reached: starts that are at
-# zero loss to all digits end there all the same (`basins`).
+# zero loss to all digits end there all the same (`ends`).
 NARROW = 1e-3
 # The gradient of a start is off by its rounding (3e-15) over the norm of the teachers at the most.
 START_GRADIENT = 1e-12

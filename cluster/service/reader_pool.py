@@ -15,8 +15,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from cluster.runs.machine import available_cores, worker_environment
-from cluster.service.frames import HEAD_BYTES, Head, head, packed
 from cluster.service.limits import Limits
+from cluster.service.reader_protocol import HEAD_BYTES, Head, head, packed
 
 # Seconds that a process has to stop what it is at, before it is killed.
 LAST_WORDS = 3.0
@@ -35,7 +35,7 @@ class AnswerError(Exception):
 
 
 class Nursery:
-    """The process of `cluster.service.reader` that makes the others."""
+    """The process of `cluster.service.reader_process` that makes the others."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -47,7 +47,7 @@ class Nursery:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cluster.service.reader", self._address, str(theirs.fileno())],
+                [sys.executable, "-m", "cluster.service.reader_process", self._address, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,

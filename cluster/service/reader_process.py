@@ -1,6 +1,6 @@
 """The processes that answer queries for the service, each one at a time: what a query can break is such a process.
 
-    python -m cluster.service.reader ADDRESS DESCRIPTOR
+    python -m cluster.service.reader_process ADDRESS DESCRIPTOR
 
 This process loads what is needed, and then only waits for sockets on the socket DESCRIPTOR, with settings as JSON; each
 goes to a new child, made in milliseconds, which answers on it. What is said either way are frames, each of which
@@ -33,13 +33,13 @@ import enumerator.statistics.comparison  # noqa: F401  # loads SciPy's distribut
 from cluster.encoding.encoders import ENCODERS
 from cluster.service.answers import identification, point_as_json
 from cluster.service.bodies import InvalidError, Network, read_as
-from cluster.service.frames import HEAD_BYTES, head, packed
+from cluster.service.reader_protocol import HEAD_BYTES, head, packed
 from cluster.service.settings import read_request
 from cluster.service.view import GoneError, Moments, View
 from enumerator.catalogue.campaign_names import name_of
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
-from enumerator.statistics.tables import computed
+from enumerator.statistics.by_name import computed
 from enumerator.storage import sql
 
 # Bytes of a part of an answer, about.

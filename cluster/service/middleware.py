@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
+from cluster.service.access import OPEN_PATHS, Headers, Refusal, refusal
 from cluster.service.connections import Connection
-from cluster.service.guard import OPEN_PATHS, Headers, Refusal, refusal
 from cluster.service.limits import Limits
 from cluster.service.metrics import Metrics
 from cluster.service.spool import PART

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from enumerator.dynamics.implicit import STEP_COST, FlowPoint, Lane, implicit_flow
-from enumerator.lanes.basins import Basins, End
+from enumerator.lanes.ends import Basins, End
 from enumerator.loss.population import exact_loss
 from enumerator.loss.second_layer import EXTRA
 from enumerator.problem import Campaign
 from enumerator.starts import orders_of_long_students
-from enumerator.stops import FLOW_TIMES, GRADIENT_NORMS
+from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
 
 # Entries of the weights beyond which no lane is followed: so large a Hessian takes a tenth of a second to diagonalise.
 LARGEST = 800
@@ -32,7 +32,7 @@ def can_be_finished(campaign: Campaign) -> bool:
 class Finish:
     """Where a lane ends, None if it does not: X (K, D), or (K, D + 2), and what its row says; the stops it passed.
 
-    `stops` are flow time, loss and order at the stops (by position, see `stops`) that the lane had not yet passed.
+    `stops` are flow time, loss and order at the stops (by position in `stop_levels`) that the lane had not yet passed.
     """
 
     X: Lane

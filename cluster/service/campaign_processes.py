@@ -97,7 +97,7 @@ class _Run:
         with tempfile.TemporaryFile() as file:  # without a name: it goes with those who have it open
             file.write(body)
             file.seek(0)
-            command = [sys.executable, "-m", "cluster.service.child", address, str(file.fileno())]
+            command = [sys.executable, "-m", "cluster.service.campaign_child", address, str(file.fileno())]
             self.process = subprocess.Popen(
                 command if workers is None else [*command, str(workers)],
                 stdin=subprocess.PIPE,
