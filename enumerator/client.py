@@ -111,6 +111,14 @@ class RemoteCatalogue:
         with self._reader(f"/statistics/{urllib.parse.quote(of, safe='')}", options | selection) as reader:
             return _all(reader)
 
+    def early_stops(
+        self, campaign: str, gradient_norm: float | None = None, flow_time: float | None = None
+    ) -> pa.Table:
+        """What `enumerator.statistics.early_stops` gives of a campaign, by its name or id."""
+        stop = {"gradient_norm": gradient_norm, "flow_time": flow_time}
+        with self._reader(f"/early-stops/{urllib.parse.quote(campaign, safe='')}", stop) as reader:
+            return _all(reader)
+
     def sql(self, query: str) -> pa.Table:
         """The result of one SELECT statement over the tables."""
         body = json.dumps({"query": query}).encode()

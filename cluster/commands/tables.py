@@ -126,7 +126,7 @@ def _early_stops(
     `stopped` counts the starts at the stop, `hits` where they end, each with its share of all starts and a 95%
     interval; those with a loss near zero stand apart.
     """
-    from enumerator.statistics.early_stops import early_stops
+    from enumerator.statistics.stopped_early import early_stops
 
     choose_format(format, output)
     write_table(early_stops(Catalogue(catalogue), campaign, gradient_norm, flow_time), "early-stops", format, output)

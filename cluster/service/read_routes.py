@@ -73,7 +73,8 @@ def _rows(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-TABLE, STATISTIC = _rows(_ROW), _rows(_SHARE)
+_STOPPED = {"anti_aligned": 0, "zero_loss": True, "stopped": 1189, "hits": 1210, "frequency": 0.605}
+TABLE, STATISTIC, EARLY = _rows(_ROW), _rows(_SHARE), _rows(_STOPPED)
 # What tables say besides that, of which parts can be asked for.
 PART: dict[int | str, dict[str, Any]] = {
     206: {"description": "The bytes that `Range` asks for, of CSV and Parquet."},
@@ -164,6 +165,15 @@ class StatisticsQuery(_Selected):
         names = {*_Selected.model_fields, "campaign", "where"} - {*Form.model_fields}
         chosen = self.model_dump(include=names, exclude_none=True)
         return chosen | ({"campaign": chosen["campaign"].split(",")} if "campaign" in chosen else {})
+
+
+class EarlyStopQuery(Form):
+    """Where the starts would have been stopped: at one of the two."""
+
+    gradient_norm: Annotated[
+        float | None, Field(description="A gradient norm to stop at: 1e-3, 1e-4 or 1e-6.", examples=[1e-4])
+    ] = None
+    flow_time: Annotated[float | None, Field(description="Or a flow time: 1e2, 1e3, 1e4 or 1e5.")] = None
 
 
 class SqlQuery(Form):
@@ -261,6 +271,13 @@ async def statistics(of: Statistic, request: Request, query: Annotated[Statistic
         raise AnswerError(422, f"`{wrong[0]}` goes with {wrong[1]}, got {of}.")
     question = {"op": "statistics", "of": of, "options": options, "confidence": query.confidence}
     return await respond(request, query, question | {"selection": query.selection()})
+
+
+@router.get("/early-stops/{campaign}", tags=["tables"], responses={**EARLY, **ERRORS}, response_class=JSONResponse)
+async def early_stops(campaign: str, request: Request, query: Annotated[EarlyStopQuery, Query()]) -> Response:
+    """Frequencies by order as a solver that stops early would have reported them, beside the true ones."""
+    asked = {"campaign": campaign} | query.model_dump(include={"gradient_norm", "flow_time"}, exclude_none=True)
+    return await respond(request, query, {"op": "early-stops", "asked": asked})
 
 
 @router.get("/sql", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)

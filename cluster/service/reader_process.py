@@ -40,6 +40,7 @@ from enumerator.catalogue.campaign_names import name_of
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import CatalogueError, EnumeratorError, InputError
 from enumerator.statistics.by_name import computed
+from enumerator.statistics.stopped_early import early_stops
 from enumerator.storage import sql
 
 # Bytes of a part of an answer, about.
@@ -143,11 +144,16 @@ class Answers:
             asked = (request[name] for name in ("of", "options", "confidence", "selection"))
             rows = computed(view, *asked)
             self._table(rows.schema, iter(rows.to_batches()), request, frames)
+        elif request["op"] == "early-stops":
+            rows = early_stops(view, **request["asked"])
+            self._table(rows.schema, iter(rows.to_batches()), request, frames)
         elif request["op"] == "sql":
             schema, batches = view.sql(request["query"])
             self._table(schema, batches, request, frames)
-        else:
+        elif request["op"] == "point":
             self._point(view, request, frames)
+        else:
+            raise ValueError(f"no operation {request['op']!r}")
 
     def _point(self, view: View, request: dict[str, Any], frames: Frames) -> None:
         """One minimum or saddle, by its id or label."""

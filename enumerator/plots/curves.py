@@ -24,10 +24,10 @@ from enumerator.plots.style import (
     whole_numbers,
 )
 from enumerator.statistics.counting import ENDED, PLAIN, Sample, one_sample
-from enumerator.statistics.early_stops import early_stops
 from enumerator.statistics.missing import richness
 from enumerator.statistics.shares import accumulation as accumulation_table
 from enumerator.statistics.shares import frequencies
+from enumerator.statistics.stopped_early import early_stops
 from enumerator.statistics.trends import curve_key, fitted
 from enumerator.statistics.trends import trend as trend_table
 from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from enumerator.statistics.missing import missing_mass, new_minima, rarefaction, richness
     from enumerator.statistics.shares import accumulation, distributions, frequencies, unseen
+    from enumerator.statistics.stopped_early import early_stops
     from enumerator.statistics.trends import fit_mean, fit_share, trend
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "coverage",
     "difference_interval",
     "distributions",
+    "early_stops",
     "exact_interval",
     "fit_mean",
     "fit_share",
@@ -60,6 +62,7 @@ _MODULES = {
         *("coverage", "difference_interval", "exact_interval"),
         *("paired_difference_interval", "wilson_interval"),
     ),
+    "stopped_early": ("early_stops",),
     "trends": ("fit_mean", "fit_share", "trend"),
     "missing": ("missing_mass", "new_minima", "rarefaction", "richness"),
 }

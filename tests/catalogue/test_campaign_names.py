@@ -16,7 +16,7 @@ from enumerator.catalogue.catalogue import Catalogue
 from enumerator.enumeration import enumerate_minima
 from enumerator.errors import InputError
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
-from enumerator.statistics.early_stops import early_stops
+from enumerator.statistics.stopped_early import early_stops
 from enumerator.upkeep.migration import migrate
 from tests.support.stand_ins import commit, make_campaign, make_point, make_result, new_catalogue
 

@@ -202,6 +202,20 @@ def test_statistics_in_other_formats_and_what_is_no_statistic(path, service, rem
         en.statistics.frequencies(remote)
 
 
+def test_early_stops_are_those_of_the_disk(path, service, remote):
+    campaign = make_campaign().id
+    expected = en.statistics.early_stops(en.Catalogue(path), campaign, flow_time=1e3)
+    assert expected.num_rows > 0
+    assert same(remote.early_stops(campaign, flow_time=1e3), expected)
+    assert service.get(f"/early-stops/{campaign}?flow_time=1000").json == expected.to_pylist()
+    reply = service.get(f"/early-stops/{campaign}?flow_time=7")
+    assert (reply.status, reply.json["error"][:22]) == (400, "`flow_time` must be on")
+    with pytest.raises(InputError, match="give one of the two"):
+        remote.early_stops(campaign)
+    with pytest.raises(InputError, match="no campaign 'c-1' in this catalogue"):
+        remote.early_stops("c-1", flow_time=1e3)
+
+
 def test_sql_and_what_it_says_about_mistakes(path, service, remote):
     query = "select outcome, count(*) as n from starts group by outcome order by n"
     assert same(remote.sql(query), en.Catalogue(path).sql(query))

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from enumerator.catalogue.catalogue import Catalogue
+from enumerator.catalogue.snapshot import Snapshot
 from enumerator.errors import InputError
 from enumerator.statistics.intervals import wilson_interval
 from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
@@ -33,7 +34,7 @@ _SCHEMA = pa.schema(
 
 
 def early_stops(
-    catalogue: Catalogue, campaign: str, gradient_norm: float | None = None, flow_time: float | None = None
+    catalogue: Catalogue | Snapshot, campaign: str, gradient_norm: float | None = None, flow_time: float | None = None
 ) -> pa.Table:
     """Frequencies by order as a stop at this gradient norm, or at this flow time, would have reported, and true ones.
 
@@ -44,8 +45,9 @@ def early_stops(
     InputError for a stop that no start is watched for, or an unknown campaign.
     """
     position = _position(gradient_norm, flow_time)
-    (row,) = catalogue.campaigns(campaign=campaign, columns="campaign_id,landscape_id").to_pylist()
-    landscape = catalogue.landscapes(landscape=row["landscape_id"], columns="teachers,T").to_pylist()[0]
+    tables = catalogue if isinstance(catalogue, Snapshot) else catalogue.snapshot()
+    (row,) = tables.select("campaigns", {"campaign": campaign, "columns": "campaign_id,landscape_id"}).to_pylist()
+    (landscape,) = tables.select("landscapes", {"landscape": row["landscape_id"], "columns": "teachers,T"}).to_pylist()
     found = FOUND * max(landscape["T"][:: landscape["teachers"] + 1])
     query = f"""
         with ends as (
@@ -66,7 +68,7 @@ def early_stops(
         )
         select anti_aligned, zero_loss, sum(stopped)::bigint as stopped, sum(hits)::bigint as hits
         from counted group by all order by zero_loss desc, anti_aligned nulls last"""
-    rows = catalogue.sql(query).to_pylist()
+    rows = tables.query(query).to_pylist()
     total = sum(entry["hits"] for entry in rows)
     return pa.Table.from_pylist([_with_intervals(entry, total) for entry in rows], schema=_SCHEMA)
 
