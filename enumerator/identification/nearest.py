@@ -241,7 +241,7 @@ class _Search:
 
     def to_family(self, point: StationaryPoint) -> float:
         """An upper bound of the distance to the students that compute a point of fewer neurons; infinite if unknown."""
-        target = nearest_member(self.student, self._network(point.W)) if len(point.W) else None
+        target = nearest_member(self.student, point) if len(point.W) else None
         found = [] if target is None else [target]
         if self.signs is None and len(point.W):
             unmoved = np.arange(self.landscape.teachers)
@@ -250,10 +250,6 @@ class _Search:
                 found += [] if target is None else [target]
         return min((float(np.linalg.norm(self.W - target)) for target in found), default=np.inf)
 
-    def _network(self, W: Matrix) -> Student:
-        """A network (K_eff, r) whose neurons all count as of the sign of the second layer that students begin with."""
-        return Student(self.landscape, W, None)
-
     def _member(self, network: Matrix) -> Matrix | None:
         """The student near W that computes what a network (K_eff, r) does, each neuron by its nearest student first."""
         if not self.landscape.merges:
@@ -261,7 +257,7 @@ class _Search:
         groups = nearest_groups(self.W, network)
         students, neurons = linear_sum_assignment(((self.W[:, None, : self.rank] - network) ** 2).sum(axis=2))
         groups[students] = neurons
-        return collapsed(self.student, self._network(network), groups)
+        return collapsed(self.student, Student(self.landscape, network, None), groups)
 
 
 def can_turn(point: StationaryPoint) -> bool:

@@ -317,10 +317,10 @@ class Basins:
         return distance if is_near and loss_falls(student, target) else None
 
     def _distance_to(self, student: Student, network: Student, groups: NDArray[np.intp]) -> float:
-        """Distance of a student to a network that its groups collapse onto, whatever its signs; infinite if not."""
+        """Distance of a student to those that compute a network which its groups collapse onto; infinite if none do."""
         if not self.landscape.equations.manifold.is_free:
             return lifted_distance(student.W, network.W, self.landscape.teacher_rank)
-        target = collapsed(replace(student, second_layer_weights=None), network, groups)
+        target = collapsed(student, network, groups)
         return np.inf if target is None else float(np.linalg.norm(student.W - target))
 
     def ends_in(self, lane: NDArray[np.float64], loss: float, gradient_norm: float, polishes: bool) -> End | None:

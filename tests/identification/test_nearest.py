@@ -113,6 +113,19 @@ def test_a_flat_family_of_positive_loss_has_a_distance_too():
     assert not found.proven
 
 
+def test_a_neuron_of_negative_weight_is_shared_by_students_of_negative_weight():
+    """Positive students along a negative neuron compute another function: that family is not where they are."""
+    landscape = Landscape(3, 2, second_layer="trained")
+    two = np.array([[0.9, 0.2], [-0.1, 1.1]])
+    family = examine(Student(landscape, two, np.array([1.0, -1.0])), Tolerances())
+    assert (family.loss > 1e-3, len(family.W)) == (True, 2)
+    W = np.array([0.3 * two[0], two[1], 0.7 * two[0]])
+    own, positive = (Student(landscape, W, np.array(signs)) for signs in ([1.0, -1.0, 1.0], [1.0, 1.0, 1.0]))
+    assert nearest_point(own, [family]).distance < 1e-12
+    # Some student must carry the negative neuron: a positive one has none of its copies nearer than zero norm.
+    assert nearest_point(positive, [family]).distance > np.linalg.norm(two[1]) / 2
+
+
 def around(directions):
     """The teachers (M, 2) of unit norm at these angles, in degrees."""
     angles = np.radians(directions)
