@@ -33,6 +33,9 @@ from enumerator.statistics.trends import trend as trend_table
 from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
     from enumerator.catalogue.catalogue import Catalogue
     from enumerator.enumeration import Enumeration
 # An order that never holds so large a share of the starts is left out where shares are drawn against the stop.
@@ -66,6 +69,10 @@ def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **se
     return drawn
 
 
+# The columns of a point with its interval.
+_POINTS = ("students", "value", "low", "high")
+
+
 @styled
 def trend(
     catalogue: Catalogue,
@@ -90,30 +97,18 @@ def trend(
         groups.setdefault(curve_key(row), []).append(row)
     names = _curve_names(list(groups))
     for position, members in enumerate(groups.values()):
+        columns = {name: np.array([row[name] for row in members]) for name in _POINTS}
         colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
-        x, value, low, high = (
-            np.array([row[name] for row in members]) for name in ("students", "value", "low", "high")
-        )
-        axes.errorbar(
-            x,
-            value,
-            [value - low, high - value],
-            fmt=marker,
-            color=colour,
-            capsize=2,
-            elinewidth=0.8,
-            label=names[position],
-        )
+        _points(axes, columns, names[position], fmt=marker, color=colour)
+        x = columns["students"]
         at = np.linspace(x.min(), x.max(), 200)
         if curve := fitted(of, members, at, None, confidence):
             axes.plot(at, curve.value, color=colour, linewidth=1)
             axes.fill_between(at, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     if reference is not None:
-        x, value, low, high = (reference[name].to_numpy() for name in ("students", "value", "low", "high"))
-        axes.errorbar(
-            x + 0.15, value, [value - low, high - value], fmt="s", color="black", mfc="white", capsize=2,
-            elinewidth=0.8, label=reference_name,
-        )  # fmt: skip
+        columns = {name: reference[name].to_numpy() for name in _POINTS}
+        beside = columns | {"students": columns["students"] + 0.15}
+        _points(axes, beside, reference_name, fmt="s", color="black", mfc="white")
     ylabel = "share of the global minimum" if of == "global" else "mean number of anti-aligned students"
     axes.set(xlabel="students K", ylabel=ylabel, ylim=(0, None))
     axes.xaxis.set_major_locator(whole_numbers())
@@ -123,6 +118,12 @@ def trend(
     axes.legend()
     axes.set_title(f"{100 * confidence:g}% intervals of points and of the curve")
     return drawn
+
+
+def _points(axes: Axes, columns: dict[str, NDArray[Any]], label: str, **style: Any) -> None:
+    """The values of some widths, with their intervals."""
+    x, value, low, high = (columns[name] for name in _POINTS)
+    axes.errorbar(x, value, [value - low, high - value], capsize=2, elinewidth=0.8, label=label, **style)
 
 
 def _curve_names(keys: list[tuple[Any, ...]]) -> list[str]:

@@ -1,5 +1,6 @@
 """How the house is built: its rooms, on floors; imports lead down, and each room needs what it says."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,15 @@ def test_the_top_of_the_library_is_short():
 @pytest.mark.parametrize("path", [*modules("enumerator"), *modules("cluster"), *modules("scripts")], ids=named)
 def test_files_stay_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", [*modules("enumerator"), *modules("cluster")], ids=named)
+def test_bodies_of_functions_stay_short(path):
+    """Signature and docstring apart."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            assert not body or node.end_lineno - body[0].lineno < 40, f"{node.name} in {path}"
 
 
 def test_no_test_imports_another():
