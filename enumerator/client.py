@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
@@ -91,7 +92,7 @@ class RemoteCatalogue:
         from enumerator.catalogue.minimum import Minimum
 
         row = self._json("GET", f"/minima/{urllib.parse.quote(check_text('minimum', name), safe='')}")
-        return Minimum(row, lambda: self.landscape(row["landscape_id"]))
+        return Minimum(row, partial(self.landscape, row["landscape_id"]))
 
     def statistics(
         self,
@@ -116,6 +117,7 @@ class RemoteCatalogue:
     ) -> pa.Table:
         """What `enumerator.statistics.early_stops` gives of a campaign, by its name or id."""
         stop = {"gradient_norm": gradient_norm, "flow_time": flow_time}
+        check_text("campaign", campaign)
         with self._reader(f"/early-stops/{urllib.parse.quote(campaign, safe='')}", stop) as reader:
             return _all(reader)
 

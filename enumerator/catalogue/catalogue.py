@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Unpack
 
 import numpy as np
@@ -212,7 +213,7 @@ class Catalogue:
         Its `orbit_size` is exact, in digits. Raises InputError with the nearest labels if there is none.
         """
         (row,) = self.minimum_row(name).to_pylist()
-        return Minimum(row, lambda: self.landscape(row["landscape_id"]))
+        return Minimum(row, partial(self.landscape, row["landscape_id"]))
 
     def minimum_row(self, name: str) -> pa.Table:
         """The same as a table of one row. Raises InputError."""

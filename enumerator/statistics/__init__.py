@@ -4,7 +4,8 @@
     statistics.frequencies(atlas, students=17, teachers=17)    # a pyarrow.Table
 
 Functions of a catalogue (or of what `enumerate_minima` found) give Arrow tables, one row or block for each sample:
-the starts of one landscape, dynamics, initial law and set of tolerances. Functions of counts give numbers.
+the starts of one landscape, dynamics, initial law and set of tolerances; `early_stops` is of one campaign of a
+catalogue. Functions of counts give numbers.
 """
 
 from importlib import import_module

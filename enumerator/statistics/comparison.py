@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from scipy import sparse, special
 
 from enumerator.errors import InputError
 from enumerator.statistics.counting import ENDED, Sample, StartSelection, opened, samples
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 # Ends that fewer starts of both campaigns together, or fewer discordant pairs, reached are counted as one: the
 # distribution of the statistic is that of many.
 RARE = 10
-# Ways to exchange the ends of few discordant starts that are tried, or drawn: a second's work for 1,000 classes.
+# Ways to exchange the ends of few discordant starts that are tried, or drawn; so many numbers of them at a time.
 MOST_EXCHANGES = 2**15
+_AT_ONCE = 2**20
 # Statistics that are equal differ by rounding of this part.
 _ROUNDING = 1e-9
 # What is compared: whether a start ended in the global minimum, and in which order, or minimum.
@@ -104,18 +105,24 @@ def _chance_of_exchanges(table: NDArray[np.int64], inverse: NDArray[np.float64],
     """
     first, second = np.nonzero(np.triu(table + table.T, 1))
     starts = (table + table.T)[first, second]
-    is_exact = np.prod(starts + 1.0) <= MOST_EXCHANGES
-    if is_exact:
+    pairs = np.arange(len(starts))
+    change = sparse.csr_array((np.ones(len(pairs)), (pairs, first)), (len(pairs), len(table)))
+    change = change - sparse.csr_array((np.ones(len(pairs)), (pairs, second)), (len(pairs), len(table)))
+
+    def is_as_large(kept: NDArray[np.int64]) -> NDArray[np.bool_]:
+        d = ((2 * kept - starts) @ change)[:, :-1]
+        return ((d @ inverse) * d).sum(axis=1) >= (1 - _ROUNDING) * statistic
+
+    if np.log1p(starts).sum() <= np.log(MOST_EXCHANGES) + _ROUNDING:
         kept = np.stack(np.meshgrid(*map(np.arange, starts + 1), indexing="ij"), axis=-1).reshape(-1, len(starts))
         chance = np.prod(special.comb(starts, kept), axis=1) / 2.0 ** starts.sum()
-    else:
-        kept = np.random.default_rng(0).binomial(starts, 0.5, (MOST_EXCHANGES, len(starts)))
-        kept[0] = table[first, second]
-        chance = np.full(MOST_EXCHANGES, 1 / MOST_EXCHANGES)
-    change = np.eye(len(table))[first] - np.eye(len(table))[second]
-    d = ((2 * kept - starts) @ change)[:, :-1]
-    as_large = ((d @ inverse) * d).sum(axis=1) >= (1 - _ROUNDING) * statistic
-    return "exact " if is_exact else "sampled ", min(1.0, float(chance[as_large].sum()))
+        return "exact ", min(1.0, float(chance[is_as_large(kept)].sum()))
+    rng, rows = np.random.default_rng(0), max(1, _AT_ONCE // len(table))
+    found = int(is_as_large(table[first, second][None]).sum())
+    for begun in range(1, MOST_EXCHANGES, rows):
+        size = min(rows, MOST_EXCHANGES - begun), len(starts)
+        found += int(is_as_large(rng.binomial(starts, 0.5, size)).sum())
+    return "sampled ", found / MOST_EXCHANGES
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from enumerator.errors import InputError
 from enumerator.statistics.intervals import wilson_interval
 from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
 from enumerator.storage.sql import quoted
+from enumerator.validation import check_number, check_text
 
 # A loss below this part of the largest squared norm of a teacher is reported as the global minimum: at a
 # gradient norm of 1e-3 merging students still have 1e-5, spurious minima above 1e-3 up to 300 teachers.
@@ -45,6 +46,9 @@ def early_stops(
     InputError for a stop that no start is watched for, or an unknown campaign.
     """
     position = _position(gradient_norm, flow_time)
+    check_text("campaign", campaign)
+    if not isinstance(catalogue, Catalogue | Snapshot):
+        raise InputError(f"expected a catalogue on disk, got {catalogue!r}: a service has `early_stops` of its own.")
     tables = catalogue if isinstance(catalogue, Snapshot) else catalogue.snapshot()
     (row,) = tables.select("campaigns", {"campaign": campaign, "columns": "campaign_id,landscape_id"}).to_pylist()
     (landscape,) = tables.select("landscapes", {"landscape": row["landscape_id"], "columns": "teachers,T"}).to_pylist()
@@ -77,10 +81,10 @@ def _position(gradient_norm: float | None, flow_time: float | None) -> int:
     """Place of a stop in the lists of the starts, from 1."""
     if (gradient_norm is None) == (flow_time is None):
         raise InputError("an early stop is at a gradient norm or at a flow time: give one of the two.")
-    value, offered = (gradient_norm, GRADIENT_NORMS) if flow_time is None else (flow_time, FLOW_TIMES)
+    name, offered = ("gradient_norm", GRADIENT_NORMS) if flow_time is None else ("flow_time", FLOW_TIMES)
+    value = check_number(name, gradient_norm if flow_time is None else flow_time)
     if value not in offered:
-        name = "gradient_norm" if flow_time is None else "flow_time"
-        raise InputError(f"`{name}` must be one of {', '.join(f'{entry:g}' for entry in offered)}, got {value:g}.")
+        raise InputError(f"`{name}` must be one of {', '.join(f'{entry:g}' for entry in offered)}, got {value!r}.")
     return offered.index(value) + 1 + (0 if flow_time is None else len(GRADIENT_NORMS))
 
 

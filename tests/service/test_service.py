@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 import time
 from urllib.parse import quote
@@ -214,6 +215,21 @@ def test_early_stops_are_those_of_the_disk(path, service, remote):
         remote.early_stops(campaign)
     with pytest.raises(InputError, match="no campaign 'c-1' in this catalogue"):
         remote.early_stops("c-1", flow_time=1e3)
+    for wrong, told in (({"flow_time": [1000]}, "finite number"), ({"gradient_norm": "a"}, "finite number")):
+        with pytest.raises(InputError, match=told):
+            en.statistics.early_stops(en.Catalogue(path), campaign, **wrong)
+    for source in (en.Catalogue(path), remote):
+        with pytest.raises(InputError, match="`campaign` must be a string, got None"):
+            en.statistics.early_stops(source, None, flow_time=1e3) if source is not remote else remote.early_stops(None)
+
+
+def test_a_minimum_of_the_disk_and_of_the_service_can_be_sent_to_another_process(path, remote):
+    label = en.Catalogue(path).minima()["label"][0].as_py()
+    for source in (en.Catalogue(path), remote):
+        minimum = source.minimum(label)
+        again = pickle.loads(pickle.dumps(minimum))
+        assert np.array_equal(again.Q, minimum.Q)
+        assert np.array_equal(again.T, minimum.T)
 
 
 def test_sql_and_what_it_says_about_mistakes(path, service, remote):
