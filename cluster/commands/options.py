@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,21 +24,49 @@ OutputOption = Annotated[
         "-o", "--output", metavar="FILE", help="Into FILE: .txt, .json, .csv, .arrow, .feather, .parquet, .csv.gz."
     ),
 ]
-# Which landscapes and campaigns.
-StudentsOption = Annotated[int | None, typer.Option(help="Only landscapes with so many students.")]
-TeachersOption = Annotated[int | None, typer.Option(help="Only landscapes with so many teachers.")]
-ActivationOption = Annotated[str | None, typer.Option(help="Only landscapes with this activation.")]
-LandscapeOption = Annotated[str | None, typer.Option(metavar="ID", help="Only this landscape.")]
+# Which landscapes and campaigns: the options that `selecting` gives a command, each a name of its selection. Some
+# commands take one campaign, others several.
+CampaignOption = Annotated[str | None, typer.Option(metavar="NAME|ID", help="Only this campaign; hits count in it.")]
 CampaignsOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME|ID", help="Only this campaign; may be given again.")
 ]
-DynamicsOption = Annotated[str | None, typer.Option(help="Only campaigns with this dynamics.")]
-DimensionOption = Annotated[int | None, typer.Option(help="Only campaigns with this input dimension d.")]
-ScaleOption = Annotated[float | None, typer.Option(help="Only campaigns with this scale of the initial weights.")]
-SeedOption = Annotated[int | None, typer.Option(help="Only campaigns with this seed.")]
+_SELECTION: dict[str, Any] = {
+    "students": Annotated[int | None, typer.Option(help="Only landscapes with so many students.")],
+    "teachers": Annotated[int | None, typer.Option(help="Only landscapes with so many teachers.")],
+    "activation": Annotated[str | None, typer.Option(help="Only landscapes with this activation.")],
+    "landscape": Annotated[str | None, typer.Option(metavar="ID", help="Only this landscape.")],
+    "campaign": CampaignsOption,
+    "dynamics": Annotated[str | None, typer.Option(help="Only campaigns with this dynamics.")],
+    "dimension": Annotated[int | None, typer.Option(help="Only campaigns with this input dimension d.")],
+    "scale": Annotated[float | None, typer.Option(help="Only campaigns with this scale of the initial weights.")],
+    "seed": Annotated[int | None, typer.Option(help="Only campaigns with this seed.")],
+}
 CampaignArgument = Annotated[
     str, typer.Argument(metavar="CAMPAIGN", help="Its name or id, as `enumerator campaigns` lists them.")
 ]
+
+
+def selecting(command: Callable[..., None], campaign: Any = CampaignsOption) -> Callable[..., None]:
+    """A command with options in the place of its parameter `selection`, which it is handed as a dictionary.
+
+    `campaign` is the option of that name: several campaigns, or one.
+    """
+    own = inspect.signature(command, eval_str=True)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in (_SELECTION | {"campaign": campaign}).items()
+    ]
+    others = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
+    place = list(own.parameters).index("selection")
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        # Of several none is a list of none.
+        selection = {name: None if (value := given.pop(name)) == [] else value for name in _SELECTION}
+        command(selection=selection, **given)
+
+    with_options.__signature__ = own.replace(parameters=[*others[:place], *options, *others[place + 1 :]])  # type: ignore[attr-defined]  # what `inspect.signature` looks for
+    return with_options
 
 
 def say(text: str) -> None:

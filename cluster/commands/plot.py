@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cluster.commands.options import (
-    ActivationOption,
-    CampaignsOption,
-    CatalogueArgument,
-    DimensionOption,
-    DynamicsOption,
-    LandscapeOption,
-    ScaleOption,
-    SeedOption,
-    StudentsOption,
-    TeachersOption,
-)
+from cluster.commands.options import CatalogueArgument, selecting
 from enumerator.catalogue.catalogue import Catalogue
 
 
 def add_commands(app: typer.Typer) -> None:
     """Enter the command of this module."""
-    app.command("plot", epilog="Example: enumerator plot atlas --students 17 --teachers 17 -o figures")(_plot)
+    app.command("plot", epilog="Example: enumerator plot atlas --students 17 --teachers 17 -o figures")(
+        selecting(_plot)
+    )
 
 
 def _plot(
     catalogue: CatalogueArgument,
+    *,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the figures, made if needed.")
     ],
     kind: Annotated[str, typer.Option(help="Ending of the files: png, svg or pdf.")] = "png",
-    students: StudentsOption = None,
-    teachers: TeachersOption = None,
-    activation: ActivationOption = None,
-    landscape: LandscapeOption = None,
-    campaign: CampaignsOption = None,
-    dynamics: DynamicsOption = None,
-    dimension: DimensionOption = None,
-    scale: ScaleOption = None,
-    seed: SeedOption = None,
+    selection: dict[str, Any],
 ) -> None:
     """Draw all figures of the starts selected into a folder, and print their names.
 
@@ -50,9 +34,5 @@ def _plot(
     """
     from enumerator import plots
 
-    selection = {
-        "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
-        "campaign": campaign or None, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
-    }  # fmt: skip
     for path in plots.plot_all(Catalogue(catalogue), output, kind, **selection):
         print(path)

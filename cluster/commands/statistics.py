@@ -6,21 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.commands.options import (
-    ActivationOption,
-    CampaignsOption,
-    CatalogueArgument,
-    DimensionOption,
-    DynamicsOption,
-    FormatOption,
-    LandscapeOption,
-    OutputOption,
-    ScaleOption,
-    SeedOption,
-    StudentsOption,
-    TeachersOption,
-    say,
-)
+from cluster.commands.options import CatalogueArgument, FormatOption, OutputOption, say, selecting
 from cluster.commands.output import choose_format, write_table
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
@@ -29,11 +15,14 @@ from enumerator.statistics.by_name import TABLES, computed, misplaced
 
 def add_commands(app: typer.Typer) -> None:
     """Enter the command of this module."""
-    app.command("stats", epilog="Example: enumerator stats atlas --students 17 --teachers 17 --by order")(_stats)
+    app.command("stats", epilog="Example: enumerator stats atlas --students 17 --teachers 17 --by order")(
+        selecting(_stats)
+    )
 
 
 def _stats(
     catalogue: CatalogueArgument,
+    *,
     of: Annotated[str, typer.Option(help=f"What to compute: {', '.join(TABLES)}.")] = "frequencies",
     by: Annotated[
         str | None,
@@ -50,15 +39,7 @@ def _stats(
         int | None, typer.Option(help="Unseen: predict for so many further starts.  [default: as many as there are]")
     ] = None,
     confidence: Annotated[float, typer.Option(help="Of every interval.")] = 0.95,
-    students: StudentsOption = None,
-    teachers: TeachersOption = None,
-    activation: ActivationOption = None,
-    landscape: LandscapeOption = None,
-    campaign: CampaignsOption = None,
-    dynamics: DynamicsOption = None,
-    dimension: DimensionOption = None,
-    scale: ScaleOption = None,
-    seed: SeedOption = None,
+    selection: dict[str, Any],
     where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns of starts.")] = None,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -74,11 +55,7 @@ def _stats(
     against the width, with a curve.
     """
     choose_format(format, output)
-    selection = {
-        "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
-        "campaign": campaign or None, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
-        "where": where,
-    }  # fmt: skip
+    selection |= {"where": where}
     options = {name: value for name, value in (("by", by), ("quantity", quantity), ("more", more)) if value is not None}
     if of not in TABLES:
         raise InputError(f"`--of` must be one of {', '.join(TABLES)}, got {of!r}.")

@@ -13,19 +13,13 @@ import typer
 
 from cluster.commands.describe import describe
 from cluster.commands.options import (
-    ActivationOption,
     CampaignArgument,
+    CampaignOption,
     CatalogueArgument,
-    DimensionOption,
-    DynamicsOption,
     FormatOption,
-    LandscapeOption,
     OutputOption,
-    ScaleOption,
-    SeedOption,
-    StudentsOption,
-    TeachersOption,
     say,
+    selecting,
 )
 from cluster.commands.output import choose_format, write_table, write_text
 from cluster.usage import program
@@ -63,17 +57,7 @@ def _selecting(kind: str) -> Callable[..., None]:
 
     def command(
         catalogue: CatalogueArgument,
-        students: StudentsOption = None,
-        teachers: TeachersOption = None,
-        activation: ActivationOption = None,
-        landscape: LandscapeOption = None,
-        campaign: Annotated[
-            str | None, typer.Option(metavar="NAME|ID", help="Only this campaign; hits count in it.")
-        ] = None,
-        dynamics: DynamicsOption = None,
-        dimension: DimensionOption = None,
-        scale: ScaleOption = None,
-        seed: SeedOption = None,
+        selection: dict[str, Any],
         where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns.")] = None,
         columns: Annotated[str | None, typer.Option(help="Columns to print, with commas between.")] = None,
         sort: Annotated[str | None, typer.Option(help="Columns to sort by; -loss is loss descending.")] = None,
@@ -82,14 +66,10 @@ def _selecting(kind: str) -> Callable[..., None]:
         output: OutputOption = None,
     ) -> None:
         format = choose_format(format, output)
-        selection = {
-            "students": students, "teachers": teachers, "activation": activation, "landscape": landscape,
-            "campaign": campaign, "dynamics": dynamics, "dimension": dimension, "scale": scale, "seed": seed,
-            "where": where, "columns": columns, "sort": sort, "limit": limit,
-        }  # fmt: skip
+        selection |= {"where": where, "columns": columns, "sort": sort, "limit": limit}
         _print_selected(kind, catalogue, selection, format, output)
 
-    return command
+    return selecting(command, CampaignOption)
 
 
 def _print_selected(kind: str, catalogue: str, selection: dict[str, Any], format: str, output: Path | None) -> None:
