@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import psutil
 import pytest
 
@@ -24,16 +23,6 @@ from cluster.service.view import Clock
 from enumerator.catalogue.catalogue import Catalogue
 from tests.support.mixed_queries import SLOW, ask_all_sorts, busy_in_the_end
 from tests.support.serving import serving
-from tests.support.stand_ins import commit, make_campaign, new_catalogue
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("readers") / "atlas"
-    atlas, campaign = new_catalogue(path), make_campaign()
-    atlas.register(campaign, 500, "cpu")
-    commit(atlas, campaign, 0, 500, [0.1, 0.2, 0.3], ended=np.arange(500) % 4 - 1)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,6 @@ import psutil
 import pytest
 
 from tests.support.serving import serving
-from tests.support.stand_ins import commit, make_campaign, new_catalogue
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bodies") / "atlas"
-    atlas, campaign = new_catalogue(path), make_campaign()
-    atlas.register(campaign, 500, "cpu")
-    commit(atlas, campaign, 0, 500, [0.1, 0.2, 0.3], ended=np.arange(500) % 4 - 1)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -30,19 +30,10 @@ from cluster.service.reader_pool import Reader
 from enumerator.errors import InputError
 from tests.support.hostile import ENDLESS, REFUSED
 from tests.support.serving import serving
-from tests.support.stand_ins import commit, contents, make_campaign, new_catalogue
+from tests.support.stand_ins import contents
 
 TOKEN = "a-token-of-32-characters-or-more"
 QUERY_SECONDS = 2
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("safety") / "atlas"
-    atlas, campaign = new_catalogue(path), make_campaign()
-    atlas.register(campaign, 500, "cpu")
-    commit(atlas, campaign, 0, 500, [0.1, 0.2, 0.3], ended=np.arange(500) % 4 - 1)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Repair: what follows from what is intact is put right, and the rest stays, reported; ids and labels never change."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,6 @@ from tests.support.planting import (
     GIVEN,
     NEWTON,
     SIZES,
-    build,
     catalogue_at,
     change,
     permuted,
@@ -24,17 +21,6 @@ from tests.support.planting import (
 )
 
 TABLES = ("landscapes", "campaigns", "minima", "saddles", "starts")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("atlas") / "atlas")
-
-
-@pytest.fixture
-def atlas(built, tmp_path):
-    shutil.copytree(built, tmp_path / "atlas")
-    return catalogue_at(tmp_path / "atlas")
 
 
 def content(atlas, name):

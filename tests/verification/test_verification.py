@@ -1,7 +1,6 @@
 """Verification finds each planted corruption, by table, id and column, and nothing in a clean catalogue."""
 
 import json
-import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +17,6 @@ from tests.support.planting import (
     FLOW,
     GIVEN,
     NEWTON,
-    build,
     catalogue_at,
     change,
     permuted,
@@ -27,17 +25,6 @@ from tests.support.planting import (
     rows_of,
     swap,
 )
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("atlas") / "atlas")
-
-
-@pytest.fixture
-def atlas(built, tmp_path):
-    shutil.copytree(built, tmp_path / "atlas")
-    return catalogue_at(tmp_path / "atlas")
 
 
 def places(found: pa.Table) -> set[tuple[str, str, str]]:
