@@ -58,7 +58,7 @@ def run_command(arguments: Sequence[str]) -> int:
             )
             or 0
         )
-    except Exception as error:
+    except Exception as error:  # whatever it is, the user is told on one line
         if os.environ.get(DEBUG):
             raise
         return _fail(error)

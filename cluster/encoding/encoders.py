@@ -7,7 +7,7 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from cluster.encoding.values import as_texts, rows_as_json
+from cluster.encoding.values import as_texts, check_digits, rows_as_json
 
 # Rows turned into JSON at a time, so that a million starts need no memory to speak of.
 ROWS_AT_ONCE = 10_000
@@ -65,7 +65,8 @@ class ArrowEncoder:
         self._writer = (pa.ipc.new_file if is_file else pa.ipc.new_stream)(sink, schema)
 
     def write(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Take in some rows."""
+        """Take in some rows. Raises InputError for numbers that their type has no room for."""
+        check_digits(rows)
         self._writer.write(rows)
 
     def close(self) -> None:
@@ -80,7 +81,8 @@ class ParquetEncoder:
         self._writer = parquet.ParquetWriter(sink, schema, compression=compression)
 
     def write(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Take in some rows."""
+        """Take in some rows. Raises InputError for numbers that their type has no room for."""
+        check_digits(rows)
         self._writer.write(rows)
 
     def close(self) -> None:

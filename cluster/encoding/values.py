@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -92,12 +92,30 @@ def _is_simple(type: pa.DataType) -> bool:
     return not (is_nested or is_binary or types.is_interval(type))
 
 
+def check_digits(rows: pa.RecordBatch | pa.Table) -> None:
+    """Raise InputError for numbers with more digits than their type has: DuckDB hands over large whole ones so."""
+    for field, column in zip(rows.schema, rows.columns, strict=True):
+        if _holds(field.type, types.is_decimal):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid:
+                raise InputError(
+                    f"the column {field.name!r} holds a number of more digits than its type {field.type} has: "
+                    f"select {field.name}::varchar, or ask for JSON or CSV."
+                ) from None
+
+
 def _has_times(type: pa.DataType) -> bool:
+    return _holds(type, lambda leaf: types.is_temporal(leaf) and not types.is_duration(leaf))
+
+
+def _holds(type: pa.DataType, is_sought: Callable[[pa.DataType], bool]) -> bool:
+    """Whether values of a type, or those within them, are of a type that is sought."""
     if types.is_dictionary(type):
-        return _has_times(type.value_type)
-    if types.is_temporal(type):
-        return not types.is_duration(type)
-    return any(_has_times(type.field(k).type) for k in range(type.num_fields)) if types.is_nested(type) else False
+        return _holds(type.value_type, is_sought)
+    if types.is_nested(type):
+        return any(_holds(type.field(k).type, is_sought) for k in range(type.num_fields))
+    return is_sought(type)
 
 
 def _exact(value: pa.Scalar) -> Any:

@@ -78,7 +78,7 @@ class Pace:
         """The tally, with rate and time left."""
         seconds, rate, left = self.measure(tally)
         if rate is None or left is None:
-            pace = [f"{duration_text(seconds)}, the workers are at it"]
+            pace = [f"{duration_text(seconds)}, {'time left not known yet' if tally.fresh else 'no results yet'}"]
         else:
             pace = [f"{rate:.3g}/s", f"{duration_text(left)} left"]
         return ", ".join([tally.starts(), *pace, *tally.found()])

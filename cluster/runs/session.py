@@ -94,7 +94,9 @@ def _own_ray(cores: int, gpus: int) -> Iterator[None]:
 
 
 def _start(folder: str, cores: int, gpus: int) -> None:
-    with _free_ports(), hang_up_withheld():
+    with _free_ports(), hang_up_withheld(), warnings.catch_warnings():
+        # Ray forks to start its processes, which execute another program at once: no lock of JAX is ever taken there.
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
         ray.init(
             address="local",
             num_cpus=cores,

@@ -33,7 +33,7 @@ def run(address: str, body: bytes, workers: int | None) -> int:
     try:
         options = RunOptions(workers, progress="json")
         summary = run_campaign(read_request(body), Catalogue(address, create=True), options)
-    except Exception as error:
+    except Exception as error:  # whatever it is, the service is told on one line
         if os.environ.get(DEBUG):
             raise
         text, code = told(error)

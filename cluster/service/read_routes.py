@@ -276,8 +276,8 @@ async def statistics(of: Statistic, request: Request, query: Annotated[Statistic
 @router.get("/early-stops/{campaign}", tags=["tables"], responses={**EARLY, **ERRORS}, response_class=JSONResponse)
 async def early_stops(campaign: str, request: Request, query: Annotated[EarlyStopQuery, Query()]) -> Response:
     """Frequencies by order as a solver that stops early would have reported them, beside the true ones."""
-    asked = {"campaign": campaign} | query.model_dump(include={"gradient_norm", "flow_time"}, exclude_none=True)
-    return await respond(request, query, {"op": "early-stops", "asked": asked})
+    asked = query.model_dump(include={"gradient_norm", "flow_time"}, exclude_none=True)
+    return await respond(request, query, {"op": "early-stops", "campaign": campaign, "asked": asked})
 
 
 @router.get("/sql", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)

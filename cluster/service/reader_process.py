@@ -145,7 +145,7 @@ class Answers:
             rows = computed(view, *asked)
             self._table(rows.schema, iter(rows.to_batches()), request, frames)
         elif request["op"] == "early-stops":
-            rows = early_stops(view, **request["asked"])
+            rows = early_stops(view, **(request["asked"] | {"campaign": self._campaign(view, request["campaign"])}))
             self._table(rows.schema, iter(rows.to_batches()), request, frames)
         elif request["op"] == "sql":
             schema, batches = view.sql(request["query"])
@@ -154,6 +154,13 @@ class Answers:
             self._point(view, request, frames)
         else:
             raise ValueError(f"no operation {request['op']!r}")
+
+    def _campaign(self, view: View, name: str) -> str:
+        """The id of a campaign, by its id or name. Raises NotFoundError."""
+        try:
+            return view.select("campaigns", {"campaign": name, "columns": "campaign_id"})["campaign_id"][0].as_py()
+        except InputError as error:
+            raise NotFoundError(str(error)) from None
 
     def _point(self, view: View, request: dict[str, Any], frames: Frames) -> None:
         """One minimum or saddle, by its id or label."""

@@ -127,9 +127,9 @@ def test_rate_and_time_left_leave_out_what_came_after_all_was_started(monkeypatc
     clock = iter([0.0, 5.0, 60.0, 61.0, 90.0])
     monkeypatch.setattr("cluster.runs.progress.time.monotonic", lambda: next(clock))
     pace = Pace()
-    assert pace.text(Tally(2000)) == "0 of 2,000 starts, 5 s, the workers are at it, 0 distinct minima"
+    assert pace.text(Tally(2000)) == "0 of 2,000 starts, 5 s, no results yet, 0 distinct minima"
     for done in (100, 200):  # the second a moment later, by a worker that began with the first
-        assert "the workers are at it" in pace.text(Tally(2000, done=done, fresh=done, minima=1))
+        assert "time left not known yet" in pace.text(Tally(2000, done=done, fresh=done, minima=1))
     assert pace.text(Tally(2000, 1000, 1000, 2, 3)) == (
         "1,000 of 2,000 starts, 30/s, 33 s left, 2 distinct minima, 3 unfinished"
     )

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import csv
 
 from cluster.cli import run_command
+from cluster.encoding.encoders import ENCODERS
 from cluster.encoding.values import as_texts, rows_as_json
 from enumerator.errors import InputError
 
@@ -79,6 +80,18 @@ def test_csv_has_every_value_or_refuses_it(expression, in_json, expected):
         assert json.loads(row["x"]) == in_json
     else:
         assert text == expected
+
+
+@pytest.mark.parametrize("expression", ["2::hugeint ** 126", "[{'a': 2::hugeint ** 126}]"])
+@pytest.mark.parametrize("format", ["arrow", "parquet"])
+def test_a_number_of_more_digits_than_its_type_is_in_no_file(format, expression):
+    """2^126 has 38 digits, and 2^127 - 1 one more."""
+    beyond = expression.replace("2::hugeint ** 126", "170141183460469231731687303715884105727::hugeint")
+    fits = selected(expression.replace("2::hugeint ** 126", f"{2**126}::hugeint"))
+    ENCODERS[format](io.BytesIO(), fits.schema).write(fits)
+    rows = selected(beyond)
+    with pytest.raises(InputError, match=r"the column 'x' holds a number of more digits .*select x::varchar"):
+        ENCODERS[format](io.BytesIO(), rows.schema).write(rows)
 
 
 def test_no_column_is_lost_where_two_have_one_name(capsys, tmp_path):

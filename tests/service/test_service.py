@@ -213,6 +213,7 @@ def test_early_stops_are_those_of_the_disk(path, service, remote):
     assert (reply.status, reply.json["error"][:22]) == (400, "`flow_time` must be on")
     with pytest.raises(InputError, match="give one of the two"):
         remote.early_stops(campaign)
+    assert service.get("/early-stops/c-1?flow_time=1000").status == 404
     with pytest.raises(InputError, match="no campaign 'c-1' in this catalogue"):
         remote.early_stops("c-1", flow_time=1e3)
     for wrong, told in (({"flow_time": [1000]}, "finite number"), ({"gradient_norm": "a"}, "finite number")):
