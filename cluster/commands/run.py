@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
 import typer
 
+from cluster.campaign_grid import expand
 from cluster.commands.options import FormatOption, OutputOption, say
 from cluster.commands.output import choose_format, write_table, write_text
 from cluster.inputs import DEFAULT_STARTS, Request, duration, loaded, nearly_symmetric, read_campaign_file, request
@@ -123,7 +124,7 @@ def _run(
     given = {name: value for name, value in settings.items() if value is not None}
     in_file = {} if campaign is None else read_campaign_file(campaign)
     grid_of = campaign if "grid" in in_file else None
-    requests = [request(loaded(in_file | given))] if grid_of is None else _spelled_out(in_file, grid_of, given)
+    requests = [request(loaded(in_file | given))] if grid_of is None else expand(in_file, grid_of.parent, given)
     if dry_run and grid_of is not None:
         found = f"{campaign} has {len(requests)}"
         raise InputError(f"`--dry-run` measures one campaign, {found}: pass the settings of one.")
@@ -137,14 +138,6 @@ def _run(
         _run_one(requests[0], catalogue, options, time_limit, format, output)
 
 
-def _spelled_out(in_file: dict[str, Any], file: Path, given: dict[str, Any]) -> list[Request]:
-    """The campaigns of a file with a grid."""
-    # Here, as below: only these need Ray, which takes its time to import.
-    from cluster.runs.grid import expand
-
-    return expand(in_file, file.parent, given)
-
-
 def _tell(options: RunOptions, text: str) -> None:
     """A line for the user, where one may stand."""
     if options.progress != "json":
@@ -155,6 +148,7 @@ def _run_one(
     wanted: Request, catalogue: str, options: RunOptions, time_limit: str | None, format: str, output: Path | None
 ) -> None:
     """Run a campaign: print its minima."""
+    # Here, as below: only these need Ray, which takes its time to import.
     from cluster.runs.driver import run_campaign
 
     atlas = Catalogue(catalogue, create=True)

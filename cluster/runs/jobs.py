@@ -17,6 +17,7 @@ import pyarrow as pa
 
 import cluster
 import enumerator
+from cluster.campaign_grid import expand
 from cluster.inputs import FILES, loaded, read_campaign_file, request
 from enumerator.catalogue.schema import resource
 from enumerator.errors import EnumeratorError, InputError
@@ -57,8 +58,6 @@ class Submission:
 
 def asked_of(settings: dict[str, Any], folder: Path) -> dict[str, int]:
     """How many starts are asked of each campaign of a campaign file in `folder`, by id. Raises InputError."""
-    from cluster.runs.grid import expand
-
     found = expand(settings, folder, {}) if "grid" in settings else [request(loaded(settings))]
     return {wanted.campaign.id: wanted.starts for wanted in sorted(found, key=lambda wanted: wanted.campaign.id)}
 

@@ -133,9 +133,14 @@ class _Run:
             status = "cancelling" if self.cancelled else "running"
         else:
             status = "complete" if code == 0 else "cancelled" if self.cancelled else "failed"
-        error = self.said[-1] if status == "failed" and self.said else None
+        error = self._error(code) if status == "failed" else None
         named = dict(zip(("campaign_id", "campaign_name"), self.names, strict=True))
         return {**named, "status": status, **self._progress} | ({"error": error} if error else {})
+
+    def _error(self, code: int | None) -> str:
+        """Why it failed: the line of its error, or, if it was ended from outside, by what."""
+        told = (line for line in reversed(list(self.said)) if line.startswith("error: "))
+        return next(told, f"error: its process ended with code {code}, and gave no reason.")
 
     def end(self) -> None:
         """Stop it; wait for it."""

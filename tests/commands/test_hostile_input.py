@@ -10,10 +10,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from cluster import inputs
+from cluster import campaign_grid, inputs
 from cluster.cli import run_command
 from cluster.inputs import read_campaign_file
-from cluster.runs import grid
 from enumerator import validation
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.records import to_table
@@ -227,7 +226,7 @@ def test_the_schema_has_the_bounds_of_the_library():
     assert properties["dimension"]["maximum"] == validation.MOST_COUNT
     assert properties["starts"]["maximum"] == properties["shard_size"]["maximum"] == validation.MOST_STARTS
     assert properties["tolerances"]["properties"]["max_evaluations"]["maximum"] == validation.MOST_COUNT
-    assert grid.MOST_CAMPAIGNS == 10_000
+    assert campaign_grid.MOST_CAMPAIGNS == 10_000
 
 
 def test_a_file_as_large_as_is_allowed_is_read(tmp_path):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.campaign_grid import expand
 from cluster.cli import run_command
 from cluster.inputs import read_campaign_file
-from cluster.runs.grid import expand
 from tests.support.stand_ins import make_campaign, make_point, make_result, new_catalogue
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

@@ -29,6 +29,7 @@ cluster.failure cluster.signals cluster.terminal
 cluster.encoding
 cluster.usage
 cluster.inputs
+cluster.campaign_grid
 cluster.runs
 cluster.service
 cluster.commands

@@ -15,10 +15,10 @@ import pytest
 import ray
 import yaml
 
+from cluster.campaign_grid import expand
 from cluster.cli import run_command
 from cluster.inputs import loaded, read_campaign_file, request
 from cluster.runs import jobs
-from cluster.runs.grid import expand
 from enumerator.errors import InputError
 
 PROJECT = Path(__file__).parents[2]

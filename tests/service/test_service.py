@@ -287,6 +287,22 @@ def test_health_metrics_and_the_description(path, service):
     assert not {"teacher", "initial", "grid"} & set(asked["properties"])
 
 
+def test_a_campaign_whose_process_is_killed_says_so(service):
+    reply = service.request("POST", "/campaigns", {"students": 2, "teachers": 2, "starts": 8, "seed": 91})
+    (child,) = (
+        process
+        for process in psutil.Process(service.process.pid).children()
+        if "cluster.service.campaign_child" in process.cmdline()
+    )
+    child.kill()
+    stands = f"/campaigns/{reply.json['campaign_id']}"
+    deadline = time.monotonic() + 30
+    while (told := service.get(stands).json)["status"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert told["status"] == "failed"
+    assert told["error"] == "error: its process ended with code -9, and gave no reason."
+
+
 def test_a_campaign_is_started_followed_cancelled_and_completed(path, remote, service):
     settings = {"students": 3, "teachers": 3, "dimension": 5, "shard_size": 64}
     stands = remote.start(**settings, starts=1_000_000)

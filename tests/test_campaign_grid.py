@@ -6,8 +6,8 @@ import json
 import pytest
 from rich.console import Console
 
+from cluster.campaign_grid import expand
 from cluster.inputs import read_campaign_file
-from cluster.runs.grid import expand
 from cluster.runs.grid_display import GridDisplay
 from cluster.runs.progress import Tally
 from enumerator.errors import InputError
