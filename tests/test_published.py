@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.starts import Outcome
 from tests.support.references import published_cases
@@ -16,7 +16,7 @@ LOSS, EIGENVALUE = 1e-9, 1e-6
 def test_minima_and_frequencies_of_nine_students():
     """w ~ N(0, I/d), d = M = 9: all published minima, once each, as often as published."""
     case = next(case for case in published_cases() if case["students"] == case["teachers"] == 9)
-    result = solve_shard(Campaign(Landscape(9, 9), law=InitialLaw(9)), 0, 1000)
+    result = follow_shard(Campaign(Landscape(9, 9), law=InitialLaw(9)), 0, 1000)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     ours, theirs = [], []
     for family in case["families"]:

@@ -5,10 +5,10 @@ import pytest
 
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
+from enumerator.follow import follow_shard
 from enumerator.identification.identify import identify
 from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.sampling import initial_weights
-from enumerator.lanes.solve import solve_shard
 from enumerator.problem import SINGLE_ABOVE, Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.replay import replay
 from tests.support.stiff_reference import flow_end
@@ -23,7 +23,7 @@ LANDSCAPE = Landscape(7, 7)
 )
 def test_a_replay_walks_from_the_initial_overlaps_to_the_retired_lane(name, single_above):
     campaign = Campaign(LANDSCAPE, Dynamics(name), InitialLaw(20), tolerances=Tolerances(single_above=single_above))
-    starts = solve_shard(campaign, 0, 8, BatchShape(lanes=8)).starts
+    starts = follow_shard(campaign, 0, 8, BatchShape(lanes=8)).starts
     trajectory = replay(campaign, 5).to_pydict()
     W = initial_weights(campaign, np.array([5]))[0]
     assert np.array_equal(np.array(trajectory["Q"][0]).reshape(7, 7), W @ W.T)
@@ -56,7 +56,7 @@ def test_weights_are_identified_with_the_minimum_that_they_are_at(tmp_path):
     campaign = Campaign(LANDSCAPE, Dynamics("newton"), InitialLaw(7))
     atlas = Catalogue(tmp_path / "atlas", create=True)
     atlas.register(campaign, shard_size=200, device="cpu")
-    atlas.commit_shard(solve_shard(campaign, 0, 200), 0, 200)
+    atlas.commit_shard(follow_shard(campaign, 0, 200), 0, 200)
     spurious = next(row for row in atlas.minima().to_pylist() if row["loss"] > 1e-3)
     rng = np.random.default_rng(0)
     d = 30

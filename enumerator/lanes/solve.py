@@ -208,14 +208,3 @@ def solve_starts(
             progress(retired)
         lanes.restock()
     return shard_result(campaign, lanes.rows.to_starts(), lanes.lingerings, lambda at: lanes.basins[at].canonical)
-
-
-def solve_shard(
-    campaign: Campaign,
-    first: int,
-    last: int,
-    shape: BatchShape | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> ShardResult:
-    """`solve_starts` for the consecutive starts [first, last): the unit of work and of commit."""
-    return solve_starts(campaign, np.arange(first, last), shape, progress)

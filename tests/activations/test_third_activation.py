@@ -8,7 +8,7 @@ import pytest
 from cluster.cli import run_command
 from enumerator import Campaign, Catalogue, Dynamics, InitialLaw, Landscape
 from enumerator.activations import ACTIVATIONS, activation_named, homogeneous
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.loss.population import exact_loss, gradient, hessian, perpendicular_block
 from enumerator.minima.balls import hessian_lipschitz
 from enumerator.starts import Outcome
@@ -87,7 +87,7 @@ def test_it_is_enumerated_verified_and_identified(tmp_path, capsys):
     for name, dynamics in ((SMOOTH, Dynamics()), (CENTRED, Dynamics("gradient-descent", step=0.5))):
         campaign = Campaign(Landscape(3, 2, activation=name), dynamics, InitialLaw(5))
         atlas.register(campaign, 20, "cpu")
-        result = solve_shard(campaign, 0, 20)
+        result = follow_shard(campaign, 0, 20)
         assert (result.starts.outcome == Outcome.CONVERGED).all()
         atlas.commit_shard(result, 0, 20)
         atlas.finish(campaign.id)

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from enumerator.dynamics.trust_region import trust_region_init, trust_region_tick
+from enumerator.follow import follow_shard
 from enumerator.lanes.batch import BatchShape
-from enumerator.lanes.solve import solve_shard
 from enumerator.loss.population import fast_derivatives, gradient, hessian, teacher_constant, weight_loss
 from enumerator.minima.polish import nearest_stationary, polish
 from enumerator.problem import Campaign, InitialLaw, Landscape
@@ -71,7 +71,7 @@ def test_the_nearest_stationary_point_is_that_of_another_solver_and_takes_few_he
     """From around the spurious minimum of K = M = 7, whose smallest eigenvalue is 0.014, beside SciPy's MINPACK."""
     (centre,) = (
         point.W
-        for point in solve_shard(Campaign(Landscape(7, 7), law=InitialLaw(7)), 0, 40, BatchShape(lanes=8)).points
+        for point in follow_shard(Campaign(Landscape(7, 7), law=InitialLaw(7)), 0, 40, BatchShape(lanes=8)).points
         if point.loss > 0.01
     )
     V, rng, spectra, agree = np.eye(7), np.random.default_rng(0), [], 0

@@ -14,10 +14,9 @@ from enumerator.catalogue.catalogue import Catalogue
 from enumerator.dynamics.implicit import STEP_COST
 from enumerator.dynamics.vector_field import gradient_flow, in_single_precision
 from enumerator.errors import InputError
-from enumerator.follow import check_solvable
+from enumerator.follow import check_solvable, follow_shard
 from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.kernels import kernels_of
-from enumerator.lanes.solve import solve_shard
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.starts import Outcome
 from enumerator.symmetry.canonical import canonical_form
@@ -72,7 +71,7 @@ def campaign(landscape: Landscape, single_above: float, **fields) -> Campaign:
 
 @pytest.mark.parametrize(("name", "starts"), [("relu", 200), ("more students", 60), ("trained", 40), ("erf", 40)])
 def test_starts_end_where_they_do_in_double_precision(name, starts):
-    double, mixed = (solve_shard(campaign(LANDSCAPES[name], above), 0, starts) for above in (0.0, 3e-3))
+    double, mixed = (follow_shard(campaign(LANDSCAPES[name], above), 0, starts) for above in (0.0, 3e-3))
     assert double.campaign.id != mixed.campaign.id
     losses = [np.array([found.points[point].loss for point in found.starts.point]) for found in (double, mixed)]
     # 99.5% are promised; so few starts are all to agree. Losses of one point agree to rounding.
@@ -90,19 +89,19 @@ NUMBERS = ("evaluations", "flow_time", "loss", "stop_flow_time", "stop_loss", "s
 def test_no_number_depends_on_the_neighbours_of_a_lane():
     """One program, of eight lanes: a start alone, among others, and after others is the same to the last bit."""
     mixed, shape = campaign(LANDSCAPES["relu"], 3e-3), BatchShape(8, 64)
-    solve_shard(mixed, 0, 40, shape)  # now all minima are in hand, and looks at a lane tell the same
-    together = solve_shard(mixed, 0, 40, shape).starts
+    follow_shard(mixed, 0, 40, shape)  # now all minima are in hand, and looks at a lane tell the same
+    together = follow_shard(mixed, 0, 40, shape).starts
     for first, last in ((17, 18), (12, 31)):
-        apart = solve_shard(mixed, first, last, shape).starts
+        apart = follow_shard(mixed, first, last, shape).starts
         for name in NUMBERS:
             assert np.array_equal(getattr(apart, name), getattr(together, name)[first:last], equal_nan=True), name
 
 
 def test_no_end_depends_on_the_size_of_a_batch():
     mixed = campaign(LANDSCAPES["relu"], 3e-3)
-    solve_shard(mixed, 0, 50)
+    follow_shard(mixed, 0, 50)
     shapes = (BatchShape(8, 64), BatchShape(8, 16), BatchShape(64, 64))
-    seldom, often, wide = (solve_shard(mixed, 0, 50, shape) for shape in shapes)
+    seldom, often, wide = (follow_shard(mixed, 0, 50, shape) for shape in shapes)
     losses = [[found.points[point].loss for point in found.starts.point] for found in (seldom, often, wide)]
     np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-11, atol=1e-13)
     assert wide.starts.index.tolist() == often.starts.index.tolist() == list(range(50))
@@ -118,7 +117,7 @@ def test_no_end_depends_on_the_size_of_a_batch():
 
 
 def test_a_budget_spent_in_single_precision_is_spent():
-    found = solve_shard(campaign(LANDSCAPES["relu"], 3e-3, max_evaluations=60), 0, 20, BatchShape(64, 16))
+    found = follow_shard(campaign(LANDSCAPES["relu"], 3e-3, max_evaluations=60), 0, 20, BatchShape(64, 16))
     assert found.starts.outcome.tolist() == [Outcome.UNFINISHED] * 20
     # Explicit steps: the budget, at the most two to begin anew in double precision, and the ticks until the host looks.
     # Implicit ones spend it once more, in whole steps of 16.
@@ -140,7 +139,7 @@ def test_starts_with_symmetries_keep_them():
     given += [(all_alike, sign * (0.1 + 0.05 * np.eye(K))) for sign in (1, -1)]
     law, found = InitialLaw(Q=np.stack([Q for Q, _ in given]), R=np.stack([R for _, R in given])), []
     for above in (0.0, 3e-3):
-        result = solve_shard(Campaign(Landscape(K, K), law=law, tolerances=Tolerances(single_above=above)), 0, 4)
+        result = follow_shard(Campaign(Landscape(K, K), law=law, tolerances=Tolerances(single_above=above)), 0, 4)
         outcomes = [Outcome.CONVERGED, Outcome.SADDLE, Outcome.CONVERGED, Outcome.SADDLE]
         assert result.starts.outcome.tolist() == outcomes
         points = [result.points[point] for point in result.starts.point]
@@ -178,7 +177,7 @@ def test_it_does_not_contradict_a_given_tolerance():
 def test_dynamics_without_single_precision_refuse_it_wherever_they_are_asked():
     tolerances = Tolerances(single_above=3e-3)
     with pytest.raises(InputError, match="`precision` mixed goes with dynamics gradient-flow, got newton"):
-        solve_shard(Campaign(Landscape(4, 4), Dynamics("newton"), tolerances=tolerances), 0, 1)
+        follow_shard(Campaign(Landscape(4, 4), Dynamics("newton"), tolerances=tolerances), 0, 1)
     with pytest.raises(InputError, match="got one-pass-sgd"):
         check_solvable(Campaign(Landscape(4, 4), Dynamics("one-pass-sgd", 0.1, 10.0), tolerances=tolerances))
 
@@ -218,5 +217,5 @@ def test_what_is_stored_is_verified_and_ends_there_when_it_is_run_again(tmp_path
     mixed = campaign(Landscape(5, 5), 3e-3)
     atlas = Catalogue(tmp_path / "atlas", create=True)
     atlas.register(mixed, shard_size=40, device="cpu")
-    atlas.commit_shard(solve_shard(mixed, 0, 40), 0, 40)
+    atlas.commit_shard(follow_shard(mixed, 0, 40), 0, 40)
     assert verify(atlas, sample=20).num_rows == 0

@@ -6,7 +6,7 @@ import pytest
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.dynamics.symmetric_starts import coherent_classes
 from enumerator.errors import InputError
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.loss.overlaps import check_feasible
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 from enumerator.verification.verify import verify
@@ -18,7 +18,7 @@ def solved(unit, students=7, teachers=7):
     """The same starts with all lengths times sqrt(unit)."""
     landscape = Landscape(students, teachers, T=unit * np.eye(teachers))
     campaign = Campaign(landscape, Dynamics("newton"), InitialLaw(teachers, scale=np.sqrt(unit)))
-    return solve_shard(campaign, 0, STARTS)
+    return follow_shard(campaign, 0, STARTS)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_fewer_students_than_teachers_in_any_unit_of_length(unit):
 
 
 def test_starts_far_shorter_than_the_teachers_arrive():
-    result = solve_shard(Campaign(Landscape(4, 4), law=InitialLaw(100, scale=1e-6)), 0, 10)
+    result = follow_shard(Campaign(Landscape(4, 4), law=InitialLaw(100, scale=1e-6)), 0, 10)
     assert (result.starts.outcome == 0).all()
     assert max(point.loss for point in result.points) < 1e-12
 

@@ -6,8 +6,8 @@ import pytest
 
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.dynamics import steppers
+from enumerator.follow import follow_shard
 from enumerator.lanes.batch import BatchShape
-from enumerator.lanes.solve import solve_shard
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from tests.support.references import exact_global_spectrum
 
@@ -30,11 +30,11 @@ def test_a_few_fixed_shapes_so_that_nothing_recompiles(monkeypatch):
     # Tolerances of its own, so that no other test has compiled for them.
     campaign = Campaign(Landscape(4, 4), law=InitialLaw(4), tolerances=Tolerances(step_error=1.1e-4))
     shape = BatchShape(lanes=16, ticks=32)
-    solve_shard(campaign, 0, 40, shape)
+    follow_shard(campaign, 0, 40, shape)
     first = len(traced)
     assert first == 2
-    solve_shard(campaign, 40, 57, shape)
-    solve_shard(campaign, 57, 200, shape)
+    follow_shard(campaign, 40, 57, shape)
+    follow_shard(campaign, 57, 200, shape)
     assert len(traced) == first
 
 
@@ -48,7 +48,7 @@ def test_the_stored_global_minimum_has_the_exact_spectrum_under_a_rotation_of_th
     campaign = Campaign(landscape, law=InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W @ V.T))
     atlas = Catalogue(tmp_path / "atlas", create=True)
     atlas.register(campaign, shard_size=4, device="cpu")
-    atlas.commit_shard(solve_shard(campaign, 0, 4), 0, 4)
+    atlas.commit_shard(follow_shard(campaign, 0, 4), 0, 4)
     (row,) = atlas.minima().to_pylist()
     assert row["hits"] == 4
     assert row["loss"] < 1e-14
@@ -75,6 +75,6 @@ def test_cpu_and_gpu_end_in_the_same_minima():
     losses = []
     for device in (jax.devices("cpu")[0], gpus()[0]):
         with jax.default_device(device):
-            result = solve_shard(campaign, 0, 1000, BatchShape(lanes=256, ticks=64))
+            result = follow_shard(campaign, 0, 1000, BatchShape(lanes=256, ticks=64))
         losses.append(np.array([point.loss for point in result.points] + [np.nan])[result.starts.point])
     assert np.mean(np.abs(losses[0] - losses[1]) < 1e-12) > 0.998

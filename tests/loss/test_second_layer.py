@@ -7,10 +7,9 @@ import pytest
 
 from enumerator import Campaign, Catalogue, Dynamics, InitialLaw, InputError, Landscape
 from enumerator.dynamics.steppers import stepper_for
-from enumerator.follow import check_solvable
+from enumerator.follow import check_solvable, follow_shard
 from enumerator.identification.identify import identify
 from enumerator.lanes.sampling import initial_weights
-from enumerator.lanes.solve import solve_shard
 from enumerator.loss.population import exact_loss
 from enumerator.loss.second_layer import balanced, lane_of, normal_form
 from enumerator.minima.collapse import nearest_member
@@ -96,8 +95,8 @@ def test_balancing_changes_no_output():
 def test_minima_with_ones_are_those_of_the_fixed_layer_and_flat_by_scale():
     """The stationary points at (a, w) are those at u = |a| w; each neuron adds one flat direction."""
     law = InitialLaw(7)
-    fixed = solve_shard(Campaign(Landscape(7, 7), law=law), 0, 100)
-    layered = solve_shard(Campaign(trained(7), law=law), 0, 100)
+    fixed = follow_shard(Campaign(Landscape(7, 7), law=law), 0, 100)
+    layered = follow_shard(Campaign(trained(7), law=law), 0, 100)
     assert (layered.starts.outcome == Outcome.CONVERGED).all()
     losses = sorted(point.loss for point in fixed.points)
     assert np.abs(np.array(sorted(point.loss for point in layered.points)) - losses).max() < 1e-12
@@ -117,7 +116,7 @@ def test_minima_with_ones_are_those_of_the_fixed_layer_and_flat_by_scale():
 def test_a_negative_start_can_end_with_dead_neurons_that_stay(students):
     """From a_k = -1 a neuron of negative balance keeps its sign: dead, at a positive loss, it is a minimum."""
     campaign = Campaign(trained(students, 7), law=InitialLaw(7, second_layer="signs"))
-    result = solve_shard(campaign, 0, 24)
+    result = follow_shard(campaign, 0, 24)
     assert (result.starts.outcome == Outcome.CONVERGED).mean() > 0.9
     spurious = [point for point in result.points if point.loss > 1e-3 and len(point.W) < students]
     assert spurious
@@ -171,7 +170,7 @@ def test_verification_agrees_by_its_own_route(tmp_path, law):
     atlas = Catalogue(tmp_path / "atlas", create=True)
     campaign = Campaign(trained(7), law=InitialLaw(7, second_layer=law))
     atlas.register(campaign, 16, "cpu")
-    atlas.commit_shard(solve_shard(campaign, 0, 16), 0, 16)
+    atlas.commit_shard(follow_shard(campaign, 0, 16), 0, 16)
     atlas.finish(campaign.id)
     assert atlas.minima().num_rows >= 1
     assert verify(atlas, sample=4).to_pylist() == []
@@ -179,7 +178,7 @@ def test_verification_agrees_by_its_own_route(tmp_path, law):
 
 def test_a_start_is_replayed_and_its_end_identified(tmp_path):
     campaign = Campaign(trained(5, 4), law=InitialLaw(20, second_layer="signs"))
-    result = solve_shard(campaign, 0, 6)
+    result = follow_shard(campaign, 0, 6)
     trajectory = replay(campaign, 4).to_pydict()
     first = initial_weights(campaign, np.array([4]))[0]
     assert np.array_equal(trajectory["second_layer"][0], first[:, -2])

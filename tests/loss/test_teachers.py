@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.loss.population import hessian
 from enumerator.minima.polish import polish
 from enumerator.problem import Campaign, InitialLaw, Landscape
@@ -87,7 +87,7 @@ def minima_by_bfgs(landscape, starts):
 def test_minima_agree_with_those_of_bfgs(name):
     landscape = landscape_of(name)
     campaign = Campaign(landscape, law=InitialLaw(landscape.students + landscape.teachers))
-    result = solve_shard(campaign, 0, 500)
+    result = follow_shard(campaign, 0, 500)
     assert (result.starts.outcome == Outcome.CONVERGED).mean() > 0.99
     ours = [
         {"overlaps": (point.Q, point.R), "hits": int((result.starts.point == position).sum())}

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.loss.population import exact_loss, hessian
 from enumerator.minima.collapse import collapsed, loss_falls, nearest_groups, possible_groups
 from enumerator.minima.effective import effective_network, groups_of, zero_loss_network
@@ -37,7 +37,7 @@ def rank_of_features(W: np.ndarray, samples: int = 4000) -> int:
 
 @pytest.mark.parametrize(("students", "teachers", "starts"), [(8, 3, 192), (30, 5, 32)])
 def test_all_starts_reach_one_class_of_zero_loss(students, teachers, starts):
-    result = solve_shard(Campaign(Landscape(students, teachers)), 0, starts)
+    result = follow_shard(Campaign(Landscape(students, teachers)), 0, starts)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     (point,) = result.points
     assert (point.loss, point.verdict, point.verdict_above) == (0.0, "flat-minimum", "flat-minimum")
@@ -85,7 +85,7 @@ def test_a_lane_collapses_only_where_the_loss_falls_all_the_way():
     assert np.linalg.norm(target - lane) < 0.1
     assert loss_falls(student, target)
     # A spurious minimum of K = M = 6 is separated from zero loss by a barrier.
-    points = solve_shard(Campaign(Landscape(6, 6), law=InitialLaw(6)), 0, 200).points
+    points = follow_shard(Campaign(Landscape(6, 6), law=InitialLaw(6)), 0, 200).points
     spurious = next(point for point in points if point.loss > 0.01)
     assert not loss_falls(spurious, spurious.W[:, ::-1])
     flat = Student(Landscape(6, 3), np.abs(lane) * [1, 1, 0], None)
@@ -104,7 +104,7 @@ def test_groups_that_may_be_merging():
 
 def test_a_merged_spurious_minimum_is_a_saddle_of_more_students():
     """Every spurious minimum of K = M = 6 opens when a student is duplicated or a dead one is added."""
-    points = solve_shard(Campaign(Landscape(6, 6), law=InitialLaw(6)), 0, 200).points
+    points = follow_shard(Campaign(Landscape(6, 6), law=InitialLaw(6)), 0, 200).points
     spurious = [point for point in points if point.loss > 0.01]
     assert spurious
     for point in spurious:
@@ -118,7 +118,7 @@ def test_parallel_teachers_are_one_neuron_of_the_zero_loss_class():
     landscape = Landscape(3, 3, T)
     network = zero_loss_network(landscape)
     assert network is not None and len(network.W) == 2
-    result = solve_shard(Campaign(landscape, law=InitialLaw(10)), 0, 64)
+    result = follow_shard(Campaign(landscape, law=InitialLaw(10)), 0, 64)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     assert [point.loss for point in result.points] == [0.0]
     assert result.points[0].verdict == "flat-minimum"
@@ -135,7 +135,7 @@ def test_zero_loss_of_teachers_that_sum_to_zero_is_one_class():
     rng = np.random.default_rng(0)
     W = np.concatenate([sign * factor[None] + 0.01 * rng.normal(size=(4, 3, 2)) for sign in (1, -1)])
     law = InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W @ factor.T)
-    result = solve_shard(Campaign(landscape, law=law), 0, 8)
+    result = follow_shard(Campaign(landscape, law=law), 0, 8)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     assert [point.loss for point in result.points] == [0.0]
 
@@ -150,7 +150,7 @@ def test_neurons_of_both_directions_are_at_zero_loss_where_teachers_sum_to_zero(
     assert all(exact_loss(RELU, W, factor) < 1e-15 for W in members)
     W = members + 0.01 * np.random.default_rng(0).normal(size=members.shape)
     law = InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W @ factor.T)
-    result = solve_shard(Campaign(landscape, law=law), 0, 2)
+    result = follow_shard(Campaign(landscape, law=law), 0, 2)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     assert [point.loss for point in result.points] == [0.0]
     assert (result.starts.distance < 1e-3).all()

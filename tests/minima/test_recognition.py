@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.minima.distinct import SAME
 from enumerator.minima.recognition import Recogniser
 from enumerator.minima.stability import network_of
@@ -18,7 +18,7 @@ TEACHERS = {"orthonormal": np.eye(6), "general": np.eye(6) + NOISE @ NOISE.T, "s
 @pytest.mark.parametrize("name", TEACHERS)
 def test_the_bound_never_passes_over_a_point_within_reach(name):
     landscape = Landscape(6, 6, T=TEACHERS[name])
-    points = solve_shard(Campaign(landscape, law=InitialLaw(6)), 0, 60).points
+    points = follow_shard(Campaign(landscape, law=InitialLaw(6)), 0, 60).points
     recogniser, rng = Recogniser(landscape), np.random.default_rng(0)
     passed_over = 0
     for point in points:
@@ -35,7 +35,7 @@ def test_the_bound_never_passes_over_a_point_within_reach(name):
 @pytest.mark.parametrize(("T", "starts"), [(np.eye(10), 120), (TEACHERS["scaled"], 60)], ids=["orthonormal", "scaled"])
 def test_what_it_calls_the_same_has_the_same_overlaps_and_nothing_else_does(T, starts):
     landscape = Landscape(len(T), len(T), T=T)
-    points = solve_shard(Campaign(landscape, law=InitialLaw(len(T))), 0, starts).points
+    points = follow_shard(Campaign(landscape, law=InitialLaw(len(T))), 0, starts).points
     recogniser, rng = Recogniser(landscape), np.random.default_rng(0)
     assert len(points) > 1
     answers = []

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.loss.population import exact_loss, hessian, perpendicular_block
 from enumerator.minima.stability import splitting_of
 from enumerator.problem import Campaign, InitialLaw, Landscape
@@ -19,7 +19,7 @@ _hessian, _perpendicular = jax.jit(partial(hessian, RELU)), jax.jit(partial(perp
 
 @pytest.fixture(scope="module")
 def minima():
-    points = solve_shard(Campaign(Landscape(10, 10), law=InitialLaw(10)), 0, 300).points
+    points = follow_shard(Campaign(Landscape(10, 10), law=InitialLaw(10)), 0, 300).points
     spurious = [point for point in points if point.loss > 0]
     assert len(spurious) >= 3
     return spurious

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.loss.population import gradient, hessian
 from enumerator.minima.balls import basin_radius, certified_radius, hessian_lipschitz
 from enumerator.minima.effective import effective_network
@@ -24,7 +24,7 @@ _hessian, _gradient = jax.jit(partial(hessian, RELU)), jax.jit(partial(gradient,
 def minima():
     """The minima of K = M = 9, by Newton's method."""
     campaign = Campaign(Landscape(9, 9), Dynamics("newton"), InitialLaw(9))
-    return solve_shard(campaign, 0, 200).points
+    return follow_shard(campaign, 0, 200).points
 
 
 def third_derivative_extremum(mixed):

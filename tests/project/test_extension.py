@@ -9,7 +9,7 @@ from enumerator.activations.relu import Rectifier
 from enumerator.constraints import CONSTRAINTS
 from enumerator.dynamics import gradient_flow
 from enumerator.dynamics.steppers import STEPPERS
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.problem import DYNAMICS
 
 
@@ -36,7 +36,7 @@ def test_a_line_makes_it_known_to_campaign_files_and_solver(monkeypatch, new, kn
     for setting in (new, known):
         settings = {"students": 4, "teachers": 4, "dimension": 6, "starts": 24} | setting
         check_settings(settings, "campaign.toml")
-        results.append(solve_shard(request(settings).campaign, 0, 24))
+        results.append(follow_shard(request(settings).campaign, 0, 24))
     first, second = results
     assert first.campaign.id != second.campaign.id
     assert np.array_equal(first.starts.outcome, second.starts.outcome)

@@ -49,9 +49,9 @@ def workers_that_die(monkeypatch, at, marks) -> list:
                         file.write("x")
                     time.sleep(0.3)  # while the result of the shard before is on its way
                     os.kill(os.getpid(), signal.SIGKILL)
-                from enumerator.lanes.solve import solve_shard
+                from enumerator.follow import follow_shard
 
-                return solve_shard(campaign, first, last)
+                return follow_shard(campaign, first, last)
 
         environment = {"env_vars": worker_environment(device)}
         started.append(ray.remote(Dying).options(num_cpus=1, runtime_env=environment).remote())

@@ -19,7 +19,7 @@ from cluster.runs.session import ray_session
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.errors import CatalogueError
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 from enumerator.storage.datafiles import DataFile, Folder
 from tests.support.stand_ins import make_campaign, make_point, make_result, same_loss
@@ -207,7 +207,7 @@ ONE = RunOptions(1, "cpu", progress="none")
 
 @pytest.fixture(scope="module")
 def shards():
-    return [solve_shard(REAL, first, first + SHARD) for first in range(0, SHARD * SHARDS, SHARD)]
+    return [follow_shard(REAL, first, first + SHARD) for first in range(0, SHARD * SHARDS, SHARD)]
 
 
 def store_all(atlas: Catalogue, shards, limits: dict[int, int]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.records import from_table, to_table
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 
 # Symmetric starts, which end on saddles, and one that does not.
@@ -28,7 +28,7 @@ SIZES = {NEWTON: 200, FLOW: 40, GIVEN: 3}
 @cache
 def solved(campaign: Campaign):
     """All starts of a campaign."""
-    return solve_shard(campaign, 0, SIZES[campaign])
+    return follow_shard(campaign, 0, SIZES[campaign])
 
 
 def build(folder: Path) -> Path:

@@ -16,7 +16,7 @@ import pytest
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.errors import CatalogueError, InputError
-from enumerator.lanes.solve import solve_shard
+from enumerator.follow import follow_shard
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.upkeep import merge as merging
 from enumerator.upkeep.bundle import export, import_bundle
@@ -199,7 +199,7 @@ def test_real_catalogues_that_overlap_merge_into_one_that_verifies(tmp_path):
         (whole, campaigns[0], 0, 200), (whole, campaigns[1], 0, 64),
     ):  # fmt: skip
         atlas.register(campaign, 64, "cpu")
-        atlas.commit_shard(solve_shard(campaign, first, last), first, last)
+        atlas.commit_shard(follow_shard(campaign, first, last), first, last)
     summary = merge(one, other)
     assert summary.disagreeing == 0
     for campaign in campaigns:
