@@ -86,10 +86,13 @@ class PointTable:
             taken = self._taken(table, landscape) if unknown else set()
             for k in unknown:
                 (position,) = self._match([points[k]], [entry.point for entry in entries])
-                if position < 0:
-                    entries.append(self._named(candidates[k], taken))
-                    rows.append(candidates[k].row | {"minimum_id": entries[-1].minimum_id, "label": entries[-1].label})
-                ids[k] = entries[position].minimum_id  # at -1 stands the entry just added
+                if position >= 0:
+                    ids[k] = entries[position].minimum_id
+                    continue
+                new = self._named(candidates[k], taken)
+                entries.append(new)
+                rows.append(candidates[k].row | {"minimum_id": new.minimum_id, "label": new.label})
+                ids[k] = new.minimum_id
             if entries:
                 before = table.version()
                 self._store.append(table, records.to_table(self.name, rows))

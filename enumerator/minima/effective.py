@@ -63,6 +63,7 @@ def agreeing(student: Student, network: Student, groups: NDArray[np.intp]) -> ND
     signs, own = student.second_layer_weights, network.second_layer_weights
     if signs is None:
         return np.ones(len(student.W), bool)
+    # Those of no group, -1, find the last sign: it counts for nothing.
     return signs == (1.0 if own is None else np.append(own, 1.0)[groups])
 
 
