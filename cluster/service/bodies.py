@@ -26,11 +26,11 @@ class Network(BaseModel):
         json_schema_extra={"example": {"Q": [[1.0, 0.1], [0.1, 1.0]], "R": [[0.9, 0.0], [0.1, 0.8]], "teachers": 2}},
     )
 
-    Q: Matrix | None = None
-    R: Matrix | None = None
+    Q: Annotated[Matrix | None, Field(description="Student overlaps (K, K), in reduced units.")] = None
+    R: Annotated[Matrix | None, Field(description="Student-teacher overlaps (K, M), in reduced units.")] = None
     T: Annotated[Matrix | None, Field(description="Teacher overlaps; orthonormal teachers if not given.")] = None
-    W: Matrix | None = None
-    V: Matrix | None = None
+    W: Annotated[Matrix | None, Field(description="Instead of Q and R: student weights (K, d).")] = None
+    V: Annotated[Matrix | None, Field(description="Teacher weights (M, d), with `W`.")] = None
     teachers: Annotated[int | None, Field(ge=1, le=MOST_NEURONS, description="M, orthonormal teachers.")] = None
     students: Annotated[int | None, Field(ge=1, le=MOST_NEURONS, description="K, with `teachers`.")] = None
     reduced: Annotated[bool, Field(description="W and V are divided by sqrt d already.")] = False

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from cluster.service.bodies import described
 from cluster.service.campaign_processes import BusyError
-from cluster.service.read_routes import ERROR, ERRORS
+from cluster.service.read_routes import ERROR, ERRORS, CampaignName
 from cluster.service.reader_pool import AnswerError
 from cluster.service.settings import settings_schema
 from enumerator.errors import InputError
@@ -53,7 +53,7 @@ async def start(request: Request) -> JSONResponse:
 
 
 @router.get("/campaigns/{name}", tags=["campaigns"], responses={**_STANDS, **ERRORS})
-async def status(name: str, request: Request) -> dict[str, Any]:
+async def status(name: CampaignName, request: Request) -> dict[str, Any]:
     """How a campaign stands: progress, rate, time left, distinct minima, unfinished starts."""
     state = request.app.state.enumerator
     if (stands := state.runs.status(name)) is not None:
@@ -77,7 +77,7 @@ def _stored(catalogue: Any, name: str) -> dict[str, Any] | None:
 
 
 @router.get("/campaigns/{name}/logs", tags=["campaigns"], response_class=PlainTextResponse, responses=ERRORS)
-async def logs(name: str, request: Request) -> PlainTextResponse:
+async def logs(name: CampaignName, request: Request) -> PlainTextResponse:
     """What a run that was started here has said."""
     text = request.app.state.enumerator.runs.logs(name)
     if text is None:
@@ -86,7 +86,7 @@ async def logs(name: str, request: Request) -> PlainTextResponse:
 
 
 @router.post("/campaigns/{name}/cancel", tags=["campaigns"], responses={**_STANDS, **ERRORS})
-async def cancel(name: str, request: Request) -> dict[str, Any]:
+async def cancel(name: CampaignName, request: Request) -> dict[str, Any]:
     """Stop a run that was started here, after the shard that it is storing; what is stored stays."""
     runs = request.app.state.enumerator.runs
     if not runs.cancel(name) and runs.status(name) is None:

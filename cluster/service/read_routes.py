@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
@@ -24,6 +24,7 @@ router = APIRouter()
 PAGE = 100
 TableName = Literal["landscapes", "initial_overlaps", "campaigns", "minima", "saddles", "starts"]
 Statistic = Literal["frequencies", "unseen", "accumulation", "distributions", "comparison", "trend"]
+CampaignName = Annotated[str, Path(description="Name or id of the campaign.")]
 _WHOLE = 2**53
 _LIST = 10_000
 # Bytes of the body of a statement: each of its characters may be two escapes of six.
@@ -235,7 +236,11 @@ def _described(name: str) -> dict[str, Any]:
 
 
 @router.get("/tables/{name}", tags=["tables"], responses={**TABLE, **PART, **ERRORS}, response_class=JSONResponse)
-async def table(name: TableName, request: Request, query: Annotated[TableQuery, Query()]) -> Response:
+async def table(
+    name: Annotated[TableName, Path(description="Name of the table.")],
+    request: Request,
+    query: Annotated[TableQuery, Query()],
+) -> Response:
     """The rows of a table that the parameters select."""
     limits = request.app.state.enumerator.limits
     format, selection = format_of(request, query), query.selection()
@@ -255,13 +260,19 @@ async def table(name: TableName, request: Request, query: Annotated[TableQuery, 
 
 
 @router.get("/minima/{name}", tags=["tables"], responses={**TABLE, **ERRORS}, response_class=JSONResponse)
-async def minimum(name: str, request: Request, query: Annotated[Form, Query()]) -> Response:
+async def minimum(
+    name: Annotated[str, Path(description="Its label or id.")], request: Request, query: Annotated[Form, Query()]
+) -> Response:
     """One minimum or saddle by its label or id; in JSON its matrices Q and R are lists of rows."""
     return await respond(request, query, {"op": "point", "name": name})
 
 
 @router.get("/statistics/{of}", tags=["tables"], responses={**STATISTIC, **ERRORS}, response_class=JSONResponse)
-async def statistics(of: Statistic, request: Request, query: Annotated[StatisticsQuery, Query()]) -> Response:
+async def statistics(
+    of: Annotated[Statistic, Path(description="Which statistic.")],
+    request: Request,
+    query: Annotated[StatisticsQuery, Query()],
+) -> Response:
     """A statistic of the starts selected: their shares, what was not seen, comparisons, trends; as `enumerator stats`.
 
     Every share is one of all starts. Starts are counted together where campaigns differ in the seed alone.
@@ -274,7 +285,7 @@ async def statistics(of: Statistic, request: Request, query: Annotated[Statistic
 
 
 @router.get("/early-stops/{campaign}", tags=["tables"], responses={**EARLY, **ERRORS}, response_class=JSONResponse)
-async def early_stops(campaign: str, request: Request, query: Annotated[EarlyStopQuery, Query()]) -> Response:
+async def early_stops(campaign: CampaignName, request: Request, query: Annotated[EarlyStopQuery, Query()]) -> Response:
     """Frequencies by order as a solver that stops early would have reported them, beside the true ones."""
     asked = query.model_dump(include={"gradient_norm", "flow_time"}, exclude_none=True)
     return await respond(request, query, {"op": "early-stops", "campaign": campaign, "asked": asked})

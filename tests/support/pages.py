@@ -1,0 +1,171 @@
+"""The pages of the documents as programs: their blocks in order, at sizes that a test can afford."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.project import PROJECT
+
+# Starts that a run on a page gets here, and flow time of one-pass SGD.
+STARTS, FLOW_TIME = 60, 10
+# Seconds that the commands of a block may take together.
+_PATIENCE = 400
+# Languages of blocks that run, and of those that do not: output, and what needs a cloud or another program.
+RUN = {"sh", "python", "toml"}
+SHOWN = {"text", "console", "json", "sql", "r", "julia", "yaml", "html"}
+# What stays at work while the page goes on, and where it answers once it does.
+_SERVERS = {
+    "enumerator serve": ("8000", "/health", "--port"),
+    "ray start": ("8265", "/api/version", "--dashboard-port"),
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and the line of the page on which it begins."""
+
+    language: str
+    text: str
+    line: int
+
+
+def pages() -> list[Path]:
+    """All that is written by hand: the README and the site's pages but for the reference, which is generated."""
+    found = [path for path in (PROJECT / "docs").rglob("*.md") if "reference" not in path.parts]
+    return [PROJECT / "README.md", *sorted(found)]
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, indented ones too."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in re.finditer(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL):
+        indent, language, inside = match.groups()
+        lines = [line.removeprefix(indent) for line in inside.splitlines()]
+        found.append(Block(language, "\n".join(lines) + "\n", text.count("\n", 0, match.start()) + 1))
+    return found
+
+
+def made_small(text: str) -> str:
+    """The same with fewer starts, and shorter runs of SGD."""
+
+    def fewer(match: re.Match[str]) -> str:
+        return match[1] + str(min(int(match[2].replace("_", "")), STARTS))
+
+    text = re.sub(r"(\bstarts ?= ?|--starts )([\d_]+)", fewer, text)
+    return re.sub(r"(one-pass-sgd .*--flow-time )(\d+)", lambda m: m[1] + str(min(int(m[2]), FLOW_TIME)), text)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+class Reader:
+    """Somebody who reads a page and does all that it says, in a folder that looks like a clone."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+        self.names: dict[str, Any] = {"__name__": "__page__"}
+        self.servers: list[subprocess.Popen[bytes]] = []
+        self.ports: dict[str, str] = {}
+        (folder / ".venv").symlink_to(sys.prefix)
+        (folder / "scripts").symlink_to(PROJECT / "scripts")
+        examples = folder / "docs" / "examples"
+        shutil.copytree(PROJECT / "docs" / "examples", examples)
+        for path in examples.glob("*.toml"):
+            path.write_text(made_small(path.read_text()))
+
+    def close(self) -> None:
+        """Stop what stayed at work, the last first."""
+        for server in reversed(self.servers):
+            server.terminate()
+            server.wait(60)
+
+    def follow(self, block: Block, page: Path) -> None:
+        """Do what a block says. Raises what Python raises, or AssertionError with what a command said."""
+        text = made_small(self._elsewhere(block.text))
+        where = f"{page.relative_to(PROJECT)}, line {block.line}"
+        if block.language == "python":
+            exec(compile(text, where, "exec"), self.names)
+        elif block.language == "toml":
+            name = re.match(r"# (\S+\.toml)\n", text)
+            assert name, f"{where}: the first line of a toml block is its name, as a comment."
+            (self.folder / name[1]).write_text(text)
+        else:
+            self._type(text, where)
+
+    def _elsewhere(self, text: str) -> str:
+        """The same at ports that nobody else has, and without the installation, which was done."""
+        for port, _, _ in _SERVERS.values():
+            free = self.ports.setdefault(port, str(_free_port()))
+            text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
+        quickstart = (PROJECT / "scripts" / "quickstart").read_text().rstrip().rpartition("\n")[2]
+        quickstart = quickstart.removeprefix('exec "$venv/bin/').replace('"', "", 1).removesuffix(' "$@"')
+        assert quickstart.startswith("enumerator run ")
+        return re.sub(r"^scripts/test\b.*$", "true", text.replace("scripts/quickstart", quickstart), flags=re.MULTILINE)
+
+    def _type(self, text: str, where: str) -> None:
+        """Type lines into a terminal; one that stays at work gets a terminal of its own."""
+        waiting: list[str] = []
+        for line in re.findall(r"(?:[^\n]*\\\n)*[^\n]*\n", text):
+            server = next((known for known in _SERVERS if known in line.partition("#")[0]), None)
+            if server is None:
+                waiting.append(line)
+                continue
+            self._run("".join(waiting), where)
+            waiting = []
+            self._serve(line, server)
+        self._run("".join(waiting), where)
+
+    def _run(self, script: str, where: str) -> None:
+        if not script.strip():
+            return
+        # What a block exports holds for the next one.
+        ended = "\nenv -0 > .exported\n"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script + ended],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+        )
+        assert done.returncode == 0, f"{where}:\n{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert "Traceback" not in done.stderr, done.stderr[-4000:]
+        exported = (self.folder / ".exported").read_text().split("\0")[:-1]
+        self.environment = dict(entry.split("=", 1) for entry in exported)
+
+    def _serve(self, line: str, server: str) -> None:
+        port, path, option = _SERVERS[server]
+        command, _, _ = line.partition(" #")
+        script = f"{command.rstrip()} {option} {self.ports[port]}"
+        said = self.folder / f"{port}.log"
+        with said.open("wb") as log:
+            asked = ["bash", "-c", f"exec env {script}"]
+            started = subprocess.Popen(asked, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+        self.servers.append(started)
+        until = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{self.ports[port]}{path}"):
+            assert started.poll() is None and time.monotonic() < until, f"{script}: {said.read_text()}"
+            time.sleep(0.2)
