@@ -17,12 +17,18 @@ from enumerator.catalogue.minimum import Minimum
 from enumerator.catalogue.selection import END_LOSS, output_schema
 from enumerator.errors import InputError
 from enumerator.follow import check_solvable, follow_shard
+from enumerator.notebook import block, facts, note, table
 from enumerator.points import SADDLE
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
+from enumerator.progress import shown
 from enumerator.starts import ShardResult
 from enumerator.storage.sql import nearest
 from enumerator.symmetry.teachers import near_symmetry
 from enumerator.validation import check_count, check_text
+
+# The columns of the minima that a notebook shows, with their headings, and the most rows of them.
+_SHOWN = {"label": "label", "loss": "loss", "anti_aligned": "order", "hits": "hits", "frequency": "frequency"}
+_MOST_SHOWN = 15
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,6 +44,20 @@ class Enumeration:
         tables = ("starts", "minima", "saddles")
         counts = ", ".join(f"{name}={getattr(self, name).num_rows}" for name in tables)
         return f"Enumeration({name_of(self.result.campaign)}, {counts})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the counts, and the minima that were hit most often, by loss."""
+        outcomes = {entry["values"]: entry["counts"] for entry in self.starts["outcome"].value_counts().to_pylist()}
+        counts = {f"starts, {outcome}": outcomes.get(outcome) for outcome in records.OUTCOMES}
+        found = {"starts": self.starts.num_rows, **counts, "minima": self.minima.num_rows}
+        parts = [facts(found | {"saddles": self.saddles.num_rows})]
+        minima = self.minima.select(list(_SHOWN)).to_pylist()
+        often = sorted(sorted(minima, key=lambda row: -row["hits"])[:_MOST_SHOWN], key=lambda row: row["loss"])
+        rows = [[*(row | {"frequency": f"{row['frequency']:.4g}"}).values()] for row in often]
+        parts.append(table(list(_SHOWN.values()), rows) if rows else "")
+        if len(minima) > _MOST_SHOWN:
+            parts.append(note(f"The {_MOST_SHOWN} of {len(minima):,} minima that were hit most often."))
+        return block(f"Enumeration {name_of(self.result.campaign)}", *parts)
 
     def minimum(self, name: str) -> Minimum:
         """One minimum or saddle by its id or label. Raises InputError with the nearest labels if there is none."""
@@ -55,7 +75,7 @@ def enumerate_minima(
     seed: int = 0,
     dynamics: str | Dynamics = "gradient-flow",
     law: InitialLaw | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: bool | Callable[[int], None] | None = None,
 ) -> Enumeration:
     """Follow `starts` starts to their ends and tell the distinct minima apart, in this process.
 
@@ -65,15 +85,17 @@ def enumerate_minima(
     that is symmetric only nearly.
     """
     check_count("starts", starts)
-    if progress is not None and not callable(progress):
-        raise InputError(f"`progress` must be a function of a number of starts, got {progress!r}.")
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise InputError(f"`progress` must be a function of a number of starts, True or False, got {progress!r}.")
     dynamics = dynamics if isinstance(dynamics, Dynamics) else Dynamics(dynamics)
     campaign = Campaign(landscape, dynamics, InitialLaw() if law is None else law, seed)
     check_solvable(campaign)
     near = near_symmetry(landscape.T)
     if near is not None:
         warnings.warn(near.text("snap_teachers=True"), stacklevel=2)
-    return tabulate(follow_shard(campaign, 0, starts, progress=progress))
+    with shown(progress, starts) as told:
+        result = follow_shard(campaign, 0, starts, progress=told)
+    return tabulate(result)
 
 
 def tabulate(result: ShardResult) -> Enumeration:

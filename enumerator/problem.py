@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from enumerator.activations import ACTIVATIONS, activation_named, check_slope
 from enumerator.constraints import CONSTRAINTS, constraint_named
 from enumerator.errors import InputError
+from enumerator.notebook import block, facts, matrix
 from enumerator.symmetry.teachers import teacher_classes
+from enumerator.tolerances import Tolerances
 from enumerator.validation import (
     MOST_NEURONS,
     check_choice,
@@ -51,9 +53,6 @@ PRECISIONS = ("double", "mixed")
 # Where mixed precision ends: the error of a gradient in single precision, 3e-7 of the weights, is a ten-thousandth of
 # it there. At 1e-3 the steps become short, and a start takes 1.4 times as long.
 SINGLE_ABOVE = 3e-3
-# The least `single_above`: a lane that lingers is below it, as `linger_below` has it, and rounding is 0.3% of the
-# gradient. At 3e-7 the gradient would never be seen to fall.
-LEAST_SINGLE_ABOVE = 1e-4
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -186,6 +185,14 @@ class Landscape:
         """`ls-` and sixteen hex digits."""
         return "ls-" + digest(self.to_dict())
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the settings, and T where it is no identity."""
+        slope = "" if self.activation_slope is None else f", slope {self.activation_slope:g}"
+        entries = {"students K": self.students, "teachers M": self.teachers, "activation": self.activation + slope}
+        entries |= {"T": "orthonormal teachers" if self.is_orthonormal else f"given, of rank {self.teacher_rank}"}
+        entries |= {"constraint": self.constraint, "second layer": self.second_layer, "id": self.id}
+        return block("Landscape", facts(entries), "" if self.is_orthonormal else matrix("T", self.T.tolist()))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Landscape) and self.id == other.id
 
@@ -269,59 +276,6 @@ class InitialLaw:
         return {"table": content[:32], "table_rows": len(self.Q)} | second
 
 
-@dataclass(frozen=True)
-class Tolerances:
-    """Every tolerance of the solvers, with its reason. Stored with the campaign; part of its id."""
-
-    # Local error of one step over the norm of the weights. Measured against the same flow at 1e-6
-    # on 4,000 starts of K = 17 and 18, M = d = 17: at 1e-4 0.08% of the starts change their minimum, at
-    # 3e-4 0.18%, at 1e-3 0.2%; a start costs 944, 761 and 653 evaluations at K = M = 17.
-    step_error: float = 1e-4
-    # Flow time to which explicit steps follow a lane: ten times the slowest known plateau.
-    max_flow_time: float = 1e6
-    # Evaluations of explicit steps: ten times the slowest of 10,000 starts at K = M = 17. Beyond, implicit ones follow
-    # the gradient flow for as many once more, without a limit of time (`finish`); then a lane is given up.
-    max_evaluations: int = 50_000
-    # Gradient norm, over the norm of the teachers, at which a lane is first compared with the
-    # minima in hand; it falls by `retry_factor` at each refusal. It only decides when to look:
-    # what captures a lane is the certified ball.
-    first_look: float = 3e-4
-    retry_factor: float = 0.3
-    # Gradient norm, over that of the teachers, at which a lane that no ball in hand holds is compared with zero loss.
-    collapse_below: float = 3e-5
-    # Gradient norm at which an unrecognised lane is polished, and the factor by which it falls at each
-    # refusal: below it Newton's method from the lane converges for all but near-degenerate points. A polish
-    # costs as much as thousands of evaluations, in which the gradient falls by much more.
-    newton_below: float = 3e-6
-    newton_retry_factor: float = 0.03
-    # A point counts as stationary below this gradient norm (over the norm of the teachers): a
-    # hundred times the rounding of the gradient (3e-15 at K = 17).
-    stationary: float = 1e-12
-    # An eigenvalue above this part of the largest is positive, below minus it negative, between
-    # undecided: a thousand times the rounding of a symmetric eigenvalue solver at 300 variables,
-    # and a thousand times below the flattest minimum known (1e-5, design, trap 2).
-    definite: float = 1e-9
-
-    # Gradient norm, over the root mean square norm of a teacher, below which a lane that does not stay
-    # lingers on a saddle, which is then catalogued: where published runs were stopped. 0: none are, which
-    # saves a polish for each.
-    linger_below: float = 1e-4
-    # Gradient norm, over that of the teachers: until it first falls to this the gradient is evaluated in single
-    # precision. 0: nowhere.
-    single_above: float = 0.0
-
-    def __post_init__(self) -> None:
-        for entry in dataclasses.fields(self):
-            if entry.name not in ("linger_below", "single_above") or getattr(self, entry.name) != 0:
-                check_positive(entry.name, getattr(self, entry.name))
-        check_count("max_evaluations", self.max_evaluations)
-        if 0 < self.single_above < LEAST_SINGLE_ABOVE:
-            raise InputError(
-                f"`single_above` must be 0 or at least {LEAST_SINGLE_ABOVE}, got {self.single_above!r}: "
-                "rounding of a gradient in single precision hides smaller ones."
-            )
-
-
 @dataclass(frozen=True, eq=False)
 class Campaign:
     """Landscape x dynamics x initial law x seed x solver settings: what a frequency is a frequency of.
@@ -334,7 +288,7 @@ class Campaign:
     dynamics: Dynamics = Dynamics()
     law: InitialLaw = field(default_factory=InitialLaw)
     seed: int = 0
-    tolerances: Tolerances = Tolerances()
+    tolerances: Tolerances = field(default_factory=Tolerances)
 
     def __post_init__(self) -> None:
         check_made(self, landscape=Landscape, dynamics=Dynamics, law=InitialLaw, tolerances=Tolerances)

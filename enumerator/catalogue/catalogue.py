@@ -11,6 +11,7 @@ from typing import Unpack
 
 import numpy as np
 import pyarrow as pa
+from deltalake.exceptions import DeltaError
 
 from enumerator.catalogue import records
 from enumerator.catalogue.campaign_table import STATUSES, CampaignTable
@@ -21,12 +22,16 @@ from enumerator.catalogue.selection import Selection, campaign_ids, needed
 from enumerator.catalogue.snapshot import Snapshot, readable, snapshot
 from enumerator.catalogue.start_table import StartTable
 from enumerator.catalogue.store import Store
-from enumerator.errors import InputError, SolverError
+from enumerator.errors import EnumeratorError, InputError, SolverError
+from enumerator.notebook import block, facts, note
 from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, Landscape
 from enumerator.starts import Outcome, ShardResult
 from enumerator.storage.sql import Datasets, nearest, quoted, run
 from enumerator.validation import check_text
+
+# The tables whose rows a notebook counts.
+_COUNTED = ("landscapes", "campaigns", "starts", "minima", "saddles")
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,15 @@ class Catalogue:
 
     def __repr__(self) -> str:
         return f"Catalogue({self.store.address!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many rows each table has, by its log alone; or why that cannot be read."""
+        try:
+            tables = self.store.open_all()
+            rows = {name: sum(file.rows for file in self.store.files(tables[name])) for name in _COUNTED}
+        except (EnumeratorError, OSError, ValueError, TypeError, DeltaError) as error:
+            return block(repr(self), note(str(error)))
+        return block(repr(self), facts(rows))
 
     # Writing
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from enumerator.catalogue.records import reduced_weights
 from enumerator.errors import InputError
+from enumerator.notebook import block, facts, matrix
 from enumerator.problem import Landscape
 
 if TYPE_CHECKING:
@@ -20,6 +21,24 @@ if TYPE_CHECKING:
 
 # What tells the shapes of the matrices.
 _NEEDED = ("label", "landscape_id", "students", "teachers", "effective_students", "Q", "R")
+
+# The columns that a notebook shows.
+_SHOWN = (
+    *(
+        "label",
+        "loss",
+        "verdict",
+        "verdict_above",
+        "anti_aligned",
+        "hits",
+        "starts",
+        "frequency",
+        "students",
+        "teachers",
+    ),
+    *("effective_students", "hessian_min", "hessian_max", "perpendicular_min"),
+    *("flat_dimension", "isotropy", "orbit_size_log10", "minimum_id", "landscape_id"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +94,11 @@ class Minimum(dict[str, Any]):
 
     def __repr__(self) -> str:
         return f"Minimum({self['label']!r}, loss {self['loss']:.9g})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the columns that hold one number or word, and Q and R."""
+        columns = {name: self[name] for name in _SHOWN if name in self}
+        return block(repr(self), facts(columns), matrix("Q", self.Q.tolist()), matrix("R", self.R.tolist()))
 
     @property
     def Q(self) -> NDArray[np.float64]:

@@ -12,10 +12,10 @@ from tests.support.project import PROJECT, imports_of, modules, named, packages_
 # From the ground up: what stands in a line imports from the lines above it alone, and from its own room. A room is a
 # package, or a file beside the packages.
 FLOORS = """
-errors constraints stop_levels
+errors constraints stop_levels notebook progress
 activations parsing process_checks symmetry
 storage validation
-loss
+loss tolerances
 problem
 dynamics points
 minima starts
@@ -46,12 +46,14 @@ MATHEMATICS = (
         "errors",
         "constraints",
         "stop_levels",
+        "notebook",
         "activations",
         "parsing",
         "process_checks",
         "symmetry",
         "validation",
         "loss",
+        "tolerances",
     ),
     *("problem", "dynamics", "points", "minima", "starts", "lanes", "sgd", "follow", "replay"),
 )
