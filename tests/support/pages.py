@@ -121,8 +121,8 @@ class Reader:
             free = self.ports.setdefault(port, str(_free_port()))
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
         quickstart = (PROJECT / "scripts" / "quickstart").read_text().rstrip().rpartition("\n")[2]
-        quickstart = quickstart.removeprefix('exec "$venv/bin/').replace('"', "", 1).removesuffix(' "$@"')
-        assert quickstart.startswith("enumerator run ")
+        quickstart = quickstart.replace('exec "$venv/', '".venv/').removesuffix(' "$@"')
+        assert quickstart.startswith('".venv/bin/enumerator" run ')
         return re.sub(r"^scripts/test\b.*$", "true", text.replace("scripts/quickstart", quickstart), flags=re.MULTILINE)
 
     def _type(self, text: str, where: str) -> None:
