@@ -28,7 +28,19 @@ _ARROW = "application/vnd.apache.arrow.stream"
 
 
 def connect(url: str, token: str | None = None, timeout: float = 60.0) -> RemoteCatalogue:
-    """The catalogue that a service at `url` has; the token is that of $ENUMERATOR_TOKEN if none is given."""
+    """The catalogue behind an HTTP service, with the methods of `Catalogue` that read.
+
+    Args:
+        url: Address of the service, such as http://127.0.0.1:8000.
+        token: Token of the service, by default that of the environment variable ENUMERATOR_TOKEN.
+        timeout: The longest silence of the service, in seconds.
+
+    Returns:
+        A client; nothing is sent before you call one of its methods.
+
+    Raises:
+        InputError: For an address that does not begin with http:// or https://.
+    """
     return RemoteCatalogue(url, token, timeout)
 
 
@@ -40,9 +52,14 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class RemoteCatalogue:
-    """Reads a catalogue over HTTP. `timeout` is the longest silence of the service, in seconds.
+    """A catalogue read over HTTP: `connect` makes it. Tables are the same as those of `Catalogue`.
 
     Methods raise InputError for what the service refuses, CatalogueError where it cannot be reached or breaks off.
+
+    Args:
+        url: Address of the service.
+        token: Token of the service, by default that of the environment variable ENUMERATOR_TOKEN.
+        timeout: The longest silence of the service, in seconds.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 60.0) -> None:
@@ -56,39 +73,64 @@ class RemoteCatalogue:
         return f"RemoteCatalogue({self.url!r})"
 
     def minima(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The minima selected, as `Catalogue.minima`."""
+        """The minima selected, one row each, with their hits, starts and frequency.
+
+        Args:
+            **selection: As in `Catalogue.minima`.
+        """
         return self._table("minima", selection)
 
     def saddles(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The saddles selected."""
+        """The saddles selected, one row each, with the same counts.
+
+        Args:
+            **selection: As in `Catalogue.minima`.
+        """
         return self._table("saddles", selection)
 
     def starts(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The starts selected."""
+        """The starts selected, one row each, whatever their outcome.
+
+        Args:
+            **selection: As in `Catalogue.minima`.
+        """
         return self._table("starts", selection)
 
     def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The campaigns selected."""
+        """The campaigns selected, one row each, with their names.
+
+        Args:
+            **selection: As in `Catalogue.minima`.
+        """
         return self._table("campaigns", selection)
 
     def landscapes(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The landscapes selected."""
+        """The landscapes selected, one row each.
+
+        Args:
+            **selection: As in `Catalogue.minima`.
+        """
         return self._table("landscapes", selection)
 
     def batches(self, table: str, **selection: Unpack[Selection]) -> Iterator[pa.RecordBatch]:
-        """The rows of a table as they arrive, for more of them than fit into memory."""
+        """The rows of a table as they arrive, for more of them than fit into memory.
+
+        Args:
+            table: Name of the table, such as `starts`.
+            **selection: As in `Catalogue.minima`.
+        """
         check_selection(selection)
         with self._reader(f"/tables/{table}", selection) as reader:
             yield from reader
 
     def landscape(self, landscape_id: str) -> Landscape:
-        """A landscape by its id."""
+        """The landscape with the id `landscape_id`. Raises InputError if there is none."""
         from enumerator.catalogue.records import landscape_among  # as the catalogue itself: not before it is needed
 
         return landscape_among(self.landscapes(landscape=landscape_id), landscape_id)
 
     def minimum(self, name: str) -> Minimum:
-        """One minimum or saddle by its id or label, as `Catalogue.minimum`; its matrices are lists of rows."""
+        """The minimum or saddle with the label or id `name`, as `Catalogue.minimum`; its lists are lists of rows."""
         from enumerator.catalogue.minimum import Minimum
 
         row = self._json("GET", f"/minima/{urllib.parse.quote(check_text('minimum', name), safe='')}")
@@ -105,8 +147,13 @@ class RemoteCatalogue:
     ) -> pa.Table:
         """A table of `enumerator.statistics`, computed by the service from one moment of its catalogue.
 
-        `of` is frequencies, unseen, accumulation, distributions, comparison or trend; what `by`, `quantity` and `more`
-        are is told by `enumerator stats --help`.
+        Args:
+            of: `frequencies`, `unseen`, `accumulation`, `distributions`, `comparison` or `trend`.
+            by: What has a row of frequencies and distributions: `minimum`, `order` or `outcome`.
+            quantity: A column of starts for distributions, `flow_time` by default; `global` or `order` for a trend.
+            more: Number of further starts that `unseen` predicts for.
+            confidence: Of every interval.
+            **selection: Which starts, by the keywords of `enumerator.statistics.StartSelection`.
         """
         options = {"by": by, "quantity": quantity, "more": more, "confidence": confidence}
         with self._reader(f"/statistics/{urllib.parse.quote(of, safe='')}", options | selection) as reader:
@@ -115,33 +162,47 @@ class RemoteCatalogue:
     def early_stops(
         self, campaign: str, gradient_norm: float | None = None, flow_time: float | None = None
     ) -> pa.Table:
-        """What `enumerator.statistics.early_stops` gives of a campaign, by its name or id."""
+        """Frequencies by order as an early stop would have reported them: `enumerator.statistics.early_stops`.
+
+        Args:
+            campaign: Name or id of a campaign.
+            gradient_norm: A gradient norm to stop at: 1e-3, 1e-4 or 1e-6.
+            flow_time: Or a flow time: 1e2, 1e3, 1e4 or 1e5.
+        """
         stop = {"gradient_norm": gradient_norm, "flow_time": flow_time}
         check_text("campaign", campaign)
         with self._reader(f"/early-stops/{urllib.parse.quote(campaign, safe='')}", stop) as reader:
             return _all(reader)
 
     def sql(self, query: str) -> pa.Table:
-        """The result of one SELECT statement over the tables."""
+        """The result of `query`, one SELECT statement over the tables, as `Catalogue.sql`."""
         body = json.dumps({"query": query}).encode()
         with self._open("POST", "/sql", body, _ARROW) as answer, pa.ipc.open_stream(answer) as reader:
             return _all(reader)
 
     def identify(self, **network: Any) -> dict[str, Any]:
-        """What `enumerator.identify` tells of a network, with the same arguments: W and V, or Q, R and T, and so on."""
+        """What `enumerator.identify` tells of a network, as a dictionary.
+
+        Args:
+            **network: The arguments of `enumerator.identify`: W and V, or Q, R and T, and so on.
+        """
         lists = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in network.items()}
         return self._json("POST", "/identify", lists)
 
     def start(self, **settings: Any) -> dict[str, Any]:
-        """Run a campaign, described as in a campaign file; how it stands."""
+        """Let the service run a campaign, and tell how it stands.
+
+        Args:
+            **settings: Keys of a campaign file, such as students, teachers and starts.
+        """
         return self._json("POST", "/campaigns", settings)
 
     def status(self, campaign: str) -> dict[str, Any]:
-        """How a campaign, by its name or id, stands."""
+        """How the campaign with this name or id, `campaign`, stands."""
         return self._json("GET", f"/campaigns/{urllib.parse.quote(campaign, safe='')}")
 
     def cancel(self, campaign: str) -> dict[str, Any]:
-        """Stop a campaign that the service runs."""
+        """Stop a campaign that the service runs, by its name or id, `campaign`."""
         return self._json("POST", f"/campaigns/{urllib.parse.quote(campaign, safe='')}/cancel")
 
     def _table(self, name: str, selection: Selection) -> pa.Table:

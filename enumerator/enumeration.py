@@ -33,7 +33,29 @@ _MOST_SHOWN = 15
 
 @dataclass(frozen=True, repr=False)
 class Enumeration:
-    """What the starts of a campaign found: `minima`, `saddles` and `starts` as tables of the catalogue's columns."""
+    """What the starts of a campaign found, in tables with the columns of a catalogue.
+
+    It stands in for a catalogue in `enumerator.statistics` (but for `early_stops`), and in the figures `losses`,
+    `orders`, `flow_times` and `accumulation` of `enumerator.plots`.
+
+    Attributes:
+        result: The starts and stationary points as arrays, for `Catalogue.commit_shard`.
+        minima: One row for each minimum, by loss, with its hits, starts and frequency.
+        saddles: One row for each saddle that starts ended or lingered on.
+        starts: One row for each start, by index, whatever became of it.
+
+    Examples:
+        >>> found = en.enumerate_minima(en.Landscape(students=7, teachers=7), starts=64)
+        >>> found
+        Enumeration(relu.7.7.flow.d1000.s0, starts=64, minima=2, saddles=0)
+        >>> found.starts.select(["start_index", "outcome", "anti_aligned", "end_loss"]).to_pandas().head(3)
+           start_index    outcome  anti_aligned  end_loss
+        0            0  converged             0       0.0
+        1            1  converged             0       0.0
+        2            2  converged             0       0.0
+        >>> found.minimum("relu.7.7.0232027").R.shape
+        (7, 7)
+    """
 
     result: ShardResult
     minima: pa.Table
@@ -60,7 +82,14 @@ class Enumeration:
         return block(f"Enumeration {name_of(self.result.campaign)}", *parts)
 
     def minimum(self, name: str) -> Minimum:
-        """One minimum or saddle by its id or label. Raises InputError with the nearest labels if there is none."""
+        """One minimum or saddle: its row and its network.
+
+        Args:
+            name: Its label, such as `relu.9.9.0374890`, or its id.
+
+        Raises:
+            InputError: If there is none; the message has the nearest labels.
+        """
         rows = [*self.minima.to_pylist(), *self.saddles.to_pylist()]
         for row in rows:
             if name in (row["minimum_id"], row["label"]):
@@ -77,12 +106,36 @@ def enumerate_minima(
     law: InitialLaw | None = None,
     progress: bool | Callable[[int], None] | None = None,
 ) -> Enumeration:
-    """Follow `starts` starts to their ends and tell the distinct minima apart, in this process.
+    """Follow random starts to their ends and tell the distinct minima apart, in this process.
 
-    `law` is by default w ~ N(0, I_d) with d = 1000. `dynamics` is its name, or a `Dynamics`
-    with its settings. `progress` is called with the number of starts
-    that retired, as they do. Raises InputError for settings that cannot be, or do not fit together; warns of a T
-    that is symmetric only nearly.
+    It needs neither Ray nor a disk. Start i depends on the law, the seed and i alone, so a longer run has all starts of
+    a shorter one.
+
+    Args:
+        landscape: What is enumerated.
+        starts: Number of starts.
+        seed: Number from 0 to 2^63 - 1 that fixes the starts.
+        dynamics: A name, such as `newton`, or a `Dynamics` with its settings.
+        law: Where the starts begin, by default w ~ N(0, I_d) with d = 1000.
+        progress: Whether a line on stderr tells how far it is, with rate and time left. By default it does if stderr is
+            a terminal, or a cell of a notebook. Or a function, called with the number of starts that retired since the
+            last call.
+
+    Returns:
+        The minima, the saddles and the starts as tables.
+
+    Raises:
+        InputError: For settings that cannot be, or do not fit together.
+
+    Warns:
+        UserWarning: If T is symmetric only nearly.
+
+    Examples:
+        >>> found = en.enumerate_minima(en.Landscape(students=7, teachers=7), starts=64, seed=0)
+        >>> found.minima.select(["label", "loss", "anti_aligned", "hits", "frequency"]).to_pandas()
+                      label      loss  anti_aligned  hits  frequency
+        0        relu.7.7.0  0.000000             0    60     0.9375
+        1  relu.7.7.0232027  0.023203             1     4     0.0625
     """
     check_count("starts", starts)
     if not (progress is None or isinstance(progress, bool) or callable(progress)):

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from enumerator.activations import ACTIVATIONS, activation_named, check_slope
 from enumerator.constraints import CONSTRAINTS, constraint_named
 from enumerator.errors import InputError
+from enumerator.initial_law import SECOND_LAYER_LAWS as SECOND_LAYER_LAWS  # for the command line
+from enumerator.initial_law import InitialLaw
 from enumerator.notebook import block, facts, matrix
 from enumerator.symmetry.teachers import teacher_classes
 from enumerator.tolerances import Tolerances
@@ -31,7 +33,6 @@ from enumerator.validation import (
     check_positive,
     check_teacher_overlaps,
     gram_factor,
-    real_array,
 )
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ DYNAMICS: dict[str, tuple[str, ...]] = {
     "gradient-descent": ("step",),
     "one-pass-sgd": ("step", "flow_time"),
 }
-# The second layer that a student starts with where it is trained: all ones, or drawn from {-1, 1} or N(0, 1).
-SECOND_LAYER_LAWS = ("ones", "signs", "normal")
 # Of the gradient until it first falls to `Tolerances.single_above`; where a start ends is computed in double precision.
 PRECISIONS = ("double", "mixed")
 # Where mixed precision ends: the error of a gradient in single precision, 3e-7 of the weights, is a ten-thousandth of
@@ -75,9 +74,28 @@ def _changed_fields(value: Any) -> dict[str, Any]:
 class Landscape:
     """What fixes the minima: K students, M teachers, T, activation, constraint, second layer. No dimension in it.
 
-    T is the (M, M) teacher overlap matrix; None means orthonormal teachers. It may be rank deficient;
-    `snap_teachers` rounds it to the symmetric T nearby, see `teachers.snapped`. Raises InputError for anything else
-    than a symmetric positive semidefinite matrix.
+    The student is f(x) = sum_k a_k g(w_k.x / sqrt d), and the loss is half its mean squared distance from the
+    teacher's sum_m g(v_m.x / sqrt d) under x ~ N(0, I_d). T = V V^T / d holds the overlaps of the teachers.
+
+    Args:
+        students: K, the number of neurons of the student, at most 1,024.
+        teachers: M, the number of neurons of the teacher, at most 1,024.
+        T: Overlaps (M, M) of the teachers, symmetric and positive semidefinite, of any rank. None: orthonormal ones.
+        activation: The function g: `relu`, `leaky_relu` or `erf`, which is erf(x / sqrt 2).
+        activation_slope: Slope of a leaky ReLU below zero; None for other activations.
+        constraint: `none`, `normalized` students (Q_kk = 1), or `orthonormalized` ones (Q = I).
+        second_layer: `fixed`, all a_k are 1, or `trained`.
+        snap_teachers: Make entries of T equal that are so nearly, so that T has the symmetry that it nearly has.
+
+    Raises:
+        InputError: For numbers, choices or a matrix that cannot be.
+
+    Examples:
+        >>> landscape = en.Landscape(students=7, teachers=7)
+        >>> landscape.is_orthonormal, landscape.teacher_rank
+        (True, 7)
+        >>> en.Landscape(students=3, teachers=2, T=[[1.0, 0.3], [0.3, 1.0]], activation="erf").id
+        'ls-9b3866092afc666b'
     """
 
     students: int
@@ -177,7 +195,7 @@ class Landscape:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Landscape:
-        """Inverse of `to_dict`."""
+        """The landscape with this `content`: the inverse of `to_dict`."""
         return cls(**content)
 
     @cached_property
@@ -204,8 +222,13 @@ class Landscape:
 class Dynamics:
     """How the landscape is descended. A frequency always names its dynamics and its initial law.
 
-    `step` is the learning rate of the dynamics that go in steps, in reduced weights; `flow_time` the time
-    t = step x updates / d for which one-pass-sgd runs.
+    Args:
+        name: `gradient-flow`, `newton`, `gradient-descent` or `one-pass-sgd`.
+        step: Learning rate of gradient-descent and one-pass-sgd, in reduced weights w / sqrt d; None for others.
+        flow_time: Time t = step x updates / d for which one-pass-sgd runs; None for others.
+
+    Raises:
+        InputError: For an unknown name, or for a setting that is missing or does not belong to these dynamics.
     """
 
     name: str = "gradient-flow"
@@ -233,55 +256,21 @@ class Dynamics:
 
 
 @dataclass(frozen=True, eq=False)
-class InitialLaw:
-    """Distribution of initial overlaps: w ~ N(0, scale^2 I_d), in any dimension d, or a table of given overlaps.
-
-    A table is Q (n, K, K) and R (n, K, M), one pair per start; its law is known by the hash of
-    its bytes, so the same numbers give the same campaign wherever the file lies. Where the students are
-    constrained they are projected. `second_layer` is the law of a where it is trained; with a table all are ones.
-    """
-
-    dimension: int = 1000
-    scale: float = 1.0
-    second_layer: str = "ones"
-    Q: NDArray[np.float64] | None = field(default=None, repr=False)
-    R: NDArray[np.float64] | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dimension", check_count("dimension", self.dimension))
-        object.__setattr__(self, "scale", check_positive("scale", self.scale))
-        check_choice("second_layer_law", self.second_layer, SECOND_LAYER_LAWS)
-        if self.Q is not None and self.second_layer != "ones":
-            raise InputError("given initial overlaps start with a second layer of ones: leave `second_layer_law` out.")
-        if (self.Q is None) != (self.R is None):
-            raise InputError("a table of initial overlaps needs both Q and R, got only one of them.")
-        for name in ("Q", "R"):
-            values = getattr(self, name)
-            if values is not None:
-                values = np.ascontiguousarray(real_array(name, values)) + 0.0
-                values.setflags(write=False)
-                object.__setattr__(self, name, values)
-
-    @property
-    def is_table(self) -> bool:
-        """Whether the starts are given one by one."""
-        return self.Q is not None
-
-    def to_dict(self) -> dict[str, Any]:
-        """What the campaign id hashes: dimension and scale, or the digest of the table."""
-        second = {} if self.second_layer == "ones" else {"second_layer": self.second_layer}
-        if self.Q is None or self.R is None:
-            return {"dimension": self.dimension, "scale": self.scale} | second
-        content = hashlib.sha256(self.Q.tobytes() + b"|" + self.R.tobytes()).hexdigest()
-        return {"table": content[:32], "table_rows": len(self.Q)} | second
-
-
-@dataclass(frozen=True, eq=False)
 class Campaign:
     """Landscape x dynamics x initial law x seed x solver settings: what a frequency is a frequency of.
 
-    The number of starts, the workers, the device and the shard size are no part of it: a
-    campaign can be extended, and never counts a start twice.
+    The number of starts, the workers, the device and the shard size are no part of it. So you can extend a campaign,
+    and no start is counted twice.
+
+    Args:
+        landscape: What has the minima.
+        dynamics: How it is descended.
+        law: Where the starts begin.
+        seed: Number from 0 to 2^63 - 1. Start i depends on the law, the seed and i alone.
+        tolerances: Settings of the solvers.
+
+    Raises:
+        InputError: For settings that do not fit together, such as a dimension below the rank of T.
     """
 
     landscape: Landscape
@@ -329,7 +318,16 @@ class Campaign:
     def from_dict(
         cls, content: dict[str, Any], Q: NDArray[np.float64] | None = None, R: NDArray[np.float64] | None = None
     ) -> Campaign:
-        """Inverse of `to_dict`; one from given initial overlaps needs them again, Q (n, K, K) and R (n, K, M)."""
+        """The campaign with this content: the inverse of `to_dict`.
+
+        Args:
+            content: What `to_dict` gave.
+            Q: Initial overlaps (n, K, K) of a campaign that starts from a table; None for others.
+            R: The same of students with teachers, (n, K, M).
+
+        Raises:
+            InputError: If a table is missing, or the campaign has none.
+        """
         law = content["law"]
         if ("table" in law) != (Q is not None):
             raise InputError("given initial overlaps go with a campaign that starts from a table, and only with it.")

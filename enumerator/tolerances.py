@@ -15,7 +15,29 @@ LEAST_SINGLE_ABOVE = 1e-4
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Every tolerance of the solvers, with its reason. Stored with the campaign; part of its id."""
+    """Every tolerance of the solvers. They are stored with the campaign and are part of its id.
+
+    You rarely need others than the defaults. The source gives the reason of each.
+
+    Args:
+        step_error: Local error of one step, over the norm of the weights.
+        max_flow_time: Flow time up to which explicit steps follow a start.
+        max_evaluations: Evaluations of the gradient by explicit steps; as many again by implicit ones.
+        first_look: Gradient norm, over the norm of the teachers, at which a start is first compared with the minima.
+        retry_factor: Factor by which `first_look` falls at each refusal.
+        collapse_below: Gradient norm, over that of the teachers, at which a start is compared with zero loss.
+        newton_below: Gradient norm, over that of the teachers, at which Newton's method polishes the start.
+        newton_retry_factor: Factor by which `newton_below` falls at each refusal.
+        stationary: Gradient norm, over that of the teachers, below which a point counts as stationary.
+        definite: An eigenvalue above this part of the largest is positive, and below minus it negative.
+        linger_below: Gradient norm, over the root mean square norm of a teacher, below which a start that moves on
+            lingers on a saddle, which is then stored. At 0 no such saddles are stored.
+        single_above: Gradient norm, over that of the teachers, down to which gradients are in single precision.
+            At 0 all are in double precision.
+
+    Raises:
+        InputError: For a tolerance that is not positive, or a `single_above` between 0 and 1e-4.
+    """
 
     # Local error of one step over the norm of the weights. Measured against the same flow at 1e-6
     # on 4,000 starts of K = 17 and 18, M = d = 17: at 1e-4 0.08% of the starts change their minimum, at

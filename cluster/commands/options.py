@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.terminal import printable
+from enumerator.catalogue.selection import MEANINGS
 
 CatalogueArgument = Annotated[str, typer.Argument(metavar="CATALOGUE", help="Directory of the catalogue.")]
 FormatOption = Annotated[
@@ -26,20 +27,20 @@ OutputOption = Annotated[
 ]
 # Which landscapes and campaigns: the options that `selecting` gives a command, each a name of its selection. Some
 # commands take one campaign, others several.
-CampaignOption = Annotated[str | None, typer.Option(metavar="NAME|ID", help="Only this campaign; hits count in it.")]
+CampaignOption = Annotated[str | None, typer.Option(metavar="NAME|ID", help=MEANINGS["campaign"])]
 CampaignsOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME|ID", help="Only this campaign; may be given again.")
 ]
 _SELECTION: dict[str, Any] = {
-    "students": Annotated[int | None, typer.Option(help="Only landscapes with so many students.")],
-    "teachers": Annotated[int | None, typer.Option(help="Only landscapes with so many teachers.")],
-    "activation": Annotated[str | None, typer.Option(help="Only landscapes with this activation.")],
-    "landscape": Annotated[str | None, typer.Option(metavar="ID", help="Only this landscape.")],
+    "students": Annotated[int | None, typer.Option(help=MEANINGS["students"])],
+    "teachers": Annotated[int | None, typer.Option(help=MEANINGS["teachers"])],
+    "activation": Annotated[str | None, typer.Option(help=MEANINGS["activation"])],
+    "landscape": Annotated[str | None, typer.Option(metavar="ID", help=MEANINGS["landscape"])],
     "campaign": CampaignsOption,
-    "dynamics": Annotated[str | None, typer.Option(help="Only campaigns with this dynamics.")],
-    "dimension": Annotated[int | None, typer.Option(help="Only campaigns with this input dimension d.")],
-    "scale": Annotated[float | None, typer.Option(help="Only campaigns with this scale of the initial weights.")],
-    "seed": Annotated[int | None, typer.Option(help="Only campaigns with this seed.")],
+    "dynamics": Annotated[str | None, typer.Option(help=MEANINGS["dynamics"])],
+    "dimension": Annotated[int | None, typer.Option(help=MEANINGS["dimension"])],
+    "scale": Annotated[float | None, typer.Option(help=MEANINGS["scale"])],
+    "seed": Annotated[int | None, typer.Option(help=MEANINGS["seed"])],
 }
 CampaignArgument = Annotated[
     str, typer.Argument(metavar="CAMPAIGN", help="Its name or id, as `enumerator campaigns` lists them.")

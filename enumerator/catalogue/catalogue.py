@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Unpack
@@ -15,6 +14,7 @@ from deltalake.exceptions import DeltaError
 
 from enumerator.catalogue import records
 from enumerator.catalogue.campaign_table import STATUSES, CampaignTable
+from enumerator.catalogue.commits import CampaignRecord, CommitSummary, check_verdicts
 from enumerator.catalogue.minimum import Minimum
 from enumerator.catalogue.point_table import KnownPoint, Matcher, PointTable, candidate, same_points
 from enumerator.catalogue.schema import TABLE_NAMES
@@ -26,7 +26,7 @@ from enumerator.errors import EnumeratorError, InputError, SolverError
 from enumerator.notebook import block, facts, note
 from enumerator.points import StationaryPoint
 from enumerator.problem import Campaign, Landscape
-from enumerator.starts import Outcome, ShardResult
+from enumerator.starts import ShardResult
 from enumerator.storage.sql import Datasets, nearest, quoted, run
 from enumerator.validation import check_text
 
@@ -34,34 +34,31 @@ from enumerator.validation import check_text
 _COUNTED = ("landscapes", "campaigns", "starts", "minima", "saddles")
 
 
-@dataclass(frozen=True)
-class CampaignRecord:
-    """What the catalogue holds of a campaign: its shard size, fixed at creation, and the number of starts stored."""
-
-    campaign_id: str
-    landscape_id: str
-    shard_size: int
-    starts: int
-
-
-@dataclass(frozen=True)
-class CommitSummary:
-    """What a commit added; all zero if the shard was there. `point_ids` names the points of the result, in order."""
-
-    starts: int
-    new_minima: int
-    new_saddles: int
-    point_ids: tuple[str, ...]
-
-
 class Catalogue:
     """A catalogue of minima, in a local directory or under an object-store URL.
 
-    Any number of processes may write to one catalogue at once. `matcher` tells which points are the
-    same, by default `enumerator.minima.distinct.match_points`. Raises InputError ("not a catalogue") where
-    there is none and `create` is false, and for a catalogue of another schema version, which is left
-    as it is. Its tables (`store`, `campaign_table`, `start_table`, `point_tables`) are for the other
-    modules of this package: what they write goes by no check of its own.
+    Every method that reads gives a pyarrow.Table, from one moment of the catalogue. Any number of processes may write
+    to one catalogue at once. The attributes `store`, `campaign_table`, `start_table` and `point_tables` are for the
+    other modules of this package: they write without a check.
+
+    Args:
+        path: A directory, or a URL such as s3://bucket/atlas.
+        create: Make an empty catalogue if there is none.
+        storage_options: Settings of an object store, as deltalake takes them; by default those of the environment.
+        matcher: What tells which points are the same, by default `enumerator.minima.distinct.match_points`.
+
+    Raises:
+        InputError: If there is no catalogue and `create` is false, or for one of another schema version.
+        CatalogueError: If its tables cannot be read.
+
+    Examples:
+        >>> atlas = en.Catalogue("atlas")
+        >>> atlas.campaigns()["campaign_name"].to_pylist()
+        ['relu.7.7.flow.d1000.s0']
+        >>> atlas.minima(students=7).select(["label", "anti_aligned", "hits", "starts"]).to_pandas()
+                      label  anti_aligned  hits  starts
+        0        relu.7.7.0             0    60      64
+        1  relu.7.7.0232027             1     4      64
     """
 
     def __init__(
@@ -96,7 +93,15 @@ class Catalogue:
 
         It reads as stopped as soon as nobody runs it: `finish` was called, or this object, or its process, is gone. On
         an object store, where that is not known, it is running until `finish`.
-        Raises InputError if the campaign's id is taken by other settings, CatalogueError if it is being deleted.
+
+        Args:
+            campaign: The campaign.
+            shard_size: Number of consecutive starts in a shard; that of a campaign that is there stays as it is.
+            device: Name of the device that it runs on, such as `cpu`.
+
+        Raises:
+            InputError: If the campaign's id is taken by other settings.
+            CatalogueError: If the campaign is being deleted.
         """
         if isinstance(shard_size, bool) or not isinstance(shard_size, int) or shard_size < 1:
             raise InputError(f"`shard_size` must be a whole number >= 1, got {shard_size!r}.")
@@ -111,7 +116,7 @@ class Catalogue:
         return CampaignRecord(campaign.id, campaign.landscape.id, row["shard_size"], starts)
 
     def done(self, campaign_id: str) -> list[tuple[int, int]]:
-        """The starts stored of a campaign, as disjoint ascending half-open ranges of their indices."""
+        """The starts stored of the campaign `campaign_id`, as disjoint ascending half-open ranges of their indices."""
         return self.start_table.done(campaign_id)
 
     def _stored(self, campaign_id: str) -> int:
@@ -122,15 +127,22 @@ class Catalogue:
 
         Starts that are stored already are passed over, so a shard may be committed again, also by
         two processes at once. The points go in before the starts that name them.
-        Raises InputError for a campaign that is not registered, or was deleted since, CatalogueError
-        for one that is being deleted, SolverError for starts that are not [first, last), or for a
-        point whose verdict contradicts the outcome of a start.
+
+        Args:
+            result: The starts and their points.
+            first: Index of the first start.
+            last: Index behind that of the last one.
+
+        Raises:
+            InputError: For a campaign that is not registered, or was deleted since.
+            CatalogueError: For a campaign that is being deleted.
+            SolverError: For starts that are not [first, last), or a point whose verdict contradicts an outcome.
         """
         campaign, starts = result.campaign, result.starts
         self.campaign_table.check(campaign.id)
         if not np.array_equal(np.sort(starts.index), np.arange(first, last)):
             raise SolverError(f"the shard [{first}, {last}) of {campaign.id} must hold each of these starts once.")
-        _check_verdicts(result)
+        check_verdicts(result)
         if not self.start_table.lacks(campaign.id, starts.index):
             return CommitSummary(0, 0, 0, ())
         is_saddle = [point.verdict == "saddle" for point in result.points]
@@ -147,16 +159,31 @@ class Catalogue:
         return self.point_tables[name].commit(campaign.landscape, [candidate(point, campaign, now) for point in points])
 
     def append_starts(self, campaign_id: str, rows: pa.Table) -> int:
-        """Append rows of table `starts` of one campaign, those that are stored left out; how many.
+        """Append rows of table `starts` of one campaign, those that are stored left out.
 
-        The points that they name must be there. Raises as `commit_shard` for the campaign.
+        Args:
+            campaign_id: The campaign, which must be registered.
+            rows: The rows. The points that they name must be there.
+
+        Returns:
+            How many rows were added.
+
+        Raises:
+            InputError: For a campaign that is not registered.
+            CatalogueError: For a campaign that is being deleted.
         """
         return self.start_table.append(campaign_id, rows, lambda: self.campaign_table.check(campaign_id))
 
     def finish(self, campaign_id: str, status: str = "complete") -> None:
         """Set the status of a campaign, and the number of its starts; stopped only if nobody else runs it.
 
-        Raises InputError for an unknown campaign, CatalogueError for one that is being deleted.
+        Args:
+            campaign_id: The campaign.
+            status: `complete`, `stopped` or `running`.
+
+        Raises:
+            InputError: For an unknown campaign, or another status.
+            CatalogueError: For a campaign that is being deleted.
         """
         if status not in STATUSES:
             raise InputError(f"`status` must be one of {', '.join(STATUSES)}, got {status!r}.")
@@ -168,7 +195,15 @@ class Catalogue:
     # Reading
 
     def points(self, landscape_id: str, table: str = "minima") -> list[KnownPoint]:
-        """The minima (or saddles) of a landscape as stationary points. Raises InputError for an unknown landscape."""
+        """The minima or saddles of a landscape as stationary points.
+
+        Args:
+            landscape_id: The landscape.
+            table: `minima` or `saddles`.
+
+        Raises:
+            InputError: For an unknown landscape.
+        """
         tables = self.store.open_all({"landscapes", table})
         rows = self.store.rows(tables["landscapes"], f"landscape_id = {quoted(landscape_id)}")
         if not rows:
@@ -176,61 +211,147 @@ class Catalogue:
         return list(self.point_tables[table].known(tables[table], records.landscape_from_row(rows[0])))
 
     def campaign(self, name: str) -> Campaign:
-        """A campaign, by its name or id, rebuilt from its stored settings, and from its given overlaps if it has any.
+        """A campaign, rebuilt from its stored settings, and from its given overlaps if it has any.
 
-        Raises InputError for an unknown one, CatalogueError if they do not give its id, or are not there.
+        Args:
+            name: Its name, as in `campaigns`, or its id.
+
+        Raises:
+            InputError: For an unknown campaign.
+            CatalogueError: If what is stored does not give its id, or is not there.
         """
         return self.campaign_table.rebuild(self.campaign_id(name))
 
     def campaign_id(self, name: str) -> str:
-        """The id of a campaign by its name, or by that. Raises InputError, with the nearest ones, if there is none."""
+        """The id of the campaign called `name`, which may be an id. Raises InputError, with the nearest ones."""
         if isinstance(name, str) and self.campaign_table.row(name) is not None:
             return name
         chosen = campaign_ids({"campaign": name}, self.datasets({"campaigns"})) or []
         return chosen[0]
 
     def minima(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The minima selected (see `Selection`), with hits, starts and frequency in the campaigns selected.
+        """The minima selected, one row each, with their hits, starts and frequency in the campaigns selected.
 
-        `starts` counts all starts of these campaigns on the landscape, whatever their outcome, and
-        frequency is hits/starts.
+        `hits` counts the starts that ended in the minimum. `starts` counts all starts of these campaigns on the
+        landscape, whatever their outcome, and `frequency` is hits/starts. It is null where the campaigns differ in
+        more than the seed: a frequency belongs to one dynamics and one initial law. Without a keyword you get all
+        minima with all columns, by K, M, activation and loss.
+
+        Keyword Args:
+            students (int): Only landscapes with so many students.
+            teachers (int): Only landscapes with so many teachers.
+            activation (str): Only landscapes with this activation. It is `relu`, `leaky_relu` or `erf`.
+            landscape (str): Only this landscape. Give its id, as in `landscapes`.
+            campaign (str): Only this campaign; hits count in it. Give its name or id, as in `campaigns`. With this
+                keyword or one of the next four, minima that these campaigns have not met are left out.
+            dynamics (str): Only campaigns with this dynamics. It is a name such as `gradient-flow`, without settings.
+            dimension (int): Only campaigns with this input dimension d.
+            scale (float): Only campaigns with this scale of the initial weights.
+            seed (int): Only campaigns with this seed.
+            where (str): Only rows for which this SQL condition on the columns holds. It may name the counts too:
+                `"loss > 0.01 and hits >= 3"`, `"anti_aligned in (1, 2)"`, `"isotropy = 'S6 x S1'"`,
+                `"verdict <> 'minimum'"`, `"flat_dimension = 0"`.
+            columns (str or list): Only these columns, in this order: `"label,loss"` or `["label", "loss"]`.
+            sort (str or list): Columns to sort by: `"loss"` from the lowest, `"-loss"` or `"loss desc"` from the
+                highest. Rows that agree in the first column are sorted by the second: `"students,-hits"`. Nulls come
+                last.
+            limit (int): At most so many rows.
+            offset (int): Leave out so many rows first: `limit=100, offset=200` is the third hundred.
+
+        Returns:
+            The rows. `schemas/minima.json` explains the columns; `campaign_names` and `first_campaign_name` come with
+                the counts.
+
+        Raises:
+            InputError: For a column, campaign or choice that does not exist, or a condition with a mistake.
+            TypeError: For another keyword.
+            CatalogueError: If the catalogue cannot be read.
+
+        Examples:
+            >>> atlas = en.Catalogue("atlas")
+            >>> atlas.minima(where="loss > 0 and hits >= 3", columns="label,hits,frequency").to_pylist()
+            [{'label': 'relu.7.7.0232027', 'hits': 4, 'frequency': 0.0625}]
+            >>> atlas.minima(students=7, sort="-frequency", limit=1)["label"].to_pylist()
+            ['relu.7.7.0']
+            >>> atlas.minima(campaign="relu.7.7.flow.d1000.s0", sort=["anti_aligned", "-hits"]).num_rows
+            2
         """
         return self._select("minima", selection)
 
     def saddles(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The saddles selected, with the same counts as `minima`."""
+        """The saddles that starts ended or lingered on, one row each, with the same counts as `minima`.
+
+        `lingered` counts the starts that lingered there before they left; `lingering_time` is their median flow time.
+
+        Args:
+            **selection: As in `minima`.
+        """
         return self._select("saddles", selection)
 
     def starts(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The starts selected, one row each, whatever their outcome."""
+        """The starts selected, one row each, whatever their outcome.
+
+        `loss`, `gradient_norm` and `flow_time` are those at which the start retired; `end_loss` is the loss of the
+        minimum or saddle in which it ends.
+
+        Args:
+            **selection: As in `minima`, with the columns of `starts`: `where="outcome = 'unfinished'"`.
+        """
         return self._select("starts", selection)
 
     def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The campaigns selected; `starts` is the number stored now."""
+        """The campaigns selected, one row each, with their names; `starts` is the number stored now.
+
+        Args:
+            **selection: As in `minima`, with the columns of `campaigns`: `where="status = 'running'"`.
+        """
         return self._select("campaigns", selection)
 
     def landscapes(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The landscapes selected."""
+        """The landscapes selected, one row each; `teacher` says in words what T is.
+
+        Args:
+            **selection: As in `minima`, with the columns of `landscapes`. Those that the campaigns selected do not
+                have are left out.
+        """
         return self._select("landscapes", selection)
 
     def initial_overlaps(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The given starts of the campaigns selected, whether they were run or not."""
+        """The given starts of campaigns that begin from a table, one row each, whether they were run or not.
+
+        Args:
+            **selection: As in `minima`, with the columns of `initial_overlaps`.
+        """
         return self._select("initial_overlaps", selection)
 
     def landscape(self, landscape_id: str) -> Landscape:
-        """A landscape by its id. Raises InputError if there is none, CatalogueError if it was altered."""
+        """One landscape.
+
+        Args:
+            landscape_id: Its id, as in the column of that name.
+
+        Raises:
+            InputError: If there is none.
+            CatalogueError: If its row was altered.
+        """
         return records.landscape_among(self.landscapes(landscape=landscape_id), landscape_id)
 
     def minimum(self, name: str) -> Minimum:
-        """One minimum or saddle by its id or label: its row, with its counts over all campaigns, and its network.
+        """One minimum or saddle: its row, with its counts over all campaigns, and its network.
 
-        Its `orbit_size` is exact, in digits. Raises InputError with the nearest labels if there is none.
+        It has a column more than `minima`: `orbit_size`, the exact number of its copies, in digits.
+
+        Args:
+            name: Its label, such as `relu.9.9.0374890`, or its id.
+
+        Raises:
+            InputError: If there is none; the message has the nearest labels.
         """
         (row,) = self.minimum_row(name).to_pylist()
         return Minimum(row, partial(self.landscape, row["landscape_id"]))
 
     def minimum_row(self, name: str) -> pa.Table:
-        """The same as a table of one row. Raises InputError."""
+        """The row that `minimum` gives of `name`, a label or id, as a table. Raises InputError."""
         tables = self.snapshot({"landscapes", "campaigns", "minima", "saddles", "starts"})
         found = tables.minimum_row(check_text("minimum", name))
         if found is None:
@@ -241,7 +362,7 @@ class Catalogue:
         return self.snapshot(needed(name, selection)).select(name, selection)
 
     def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> Snapshot:
-        """Tables as they are now, all at one moment."""
+        """The tables `names` as they are now, all at one moment."""
         return snapshot(self.store, names)
 
     def readable(self) -> Snapshot:
@@ -249,29 +370,36 @@ class Catalogue:
         return readable(self.store)
 
     def datasets(self, names: Iterable[str] = TABLE_NAMES) -> Datasets:
-        """The rows of several tables as queries see them, such that every row named in one is there in the other."""
+        """The rows of the tables `names` as queries see them: every row that one of them names is in the other."""
         names = tuple(names)
         return self.snapshot(names).datasets(names)
 
     def sql(self, query: str) -> pa.Table:
-        """The result of one SELECT statement (DuckDB) over the tables; nothing else can be read or written.
+        """The result of one SELECT statement over the tables, in the SQL of DuckDB.
 
-        Raises InputError for any other statement, and for one with a mistake.
+        The tables are landscapes, initial_overlaps, campaigns, minima, saddles and starts. Nothing else can be read,
+        and nothing can be written. Counts such as `hits` are no columns here: count the rows of `starts`.
+
+        Args:
+            query: The statement.
+
+        Returns:
+            Its rows.
+
+        Raises:
+            InputError: For any other statement, and for one with a mistake.
+
+        Examples:
+            >>> atlas = en.Catalogue("atlas")
+            >>> atlas.sql(
+            ...     "select label, outcome, count(*) as n from starts join minima using (minimum_id) "
+            ...     "group by label, outcome order by n desc"
+            ... ).to_pandas()
+                          label    outcome   n
+            0        relu.7.7.0  converged  60
+            1  relu.7.7.0232027  converged   4
         """
         return run(query, self.datasets(), hint=f"The tables are {', '.join(TABLE_NAMES)}")
-
-
-def _check_verdicts(result: ShardResult) -> None:
-    """Raise SolverError unless every loss is finite, and starts name a point that fits their outcome."""
-    for point in result.points:
-        if not np.isfinite(point.loss):
-            raise SolverError(f"a point of {result.campaign.id} has the loss {point.loss}.")
-    starts, points = result.starts, result.points
-    for outcome, point in set(zip(starts.outcome.tolist(), starts.point.tolist(), strict=True)):
-        if outcome in (Outcome.CONVERGED, Outcome.SADDLE):
-            is_there = 0 <= point < len(points)
-            if not is_there or (points[point].verdict == "saddle") != (outcome == Outcome.SADDLE):
-                raise SolverError(f"starts of {result.campaign.id} with outcome {outcome} name point {point} wrongly.")
 
 
 def _where(points: list[StationaryPoint], flags: list[bool], wanted: bool) -> list[StationaryPoint]:

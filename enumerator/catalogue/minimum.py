@@ -45,7 +45,11 @@ _SHOWN = (
 class Student:
     """The function f(x) = sum_k a_k g(w_k.x) on inputs x ~ N(0, I_d), for any d >= D.
 
-    W (K, D) are reduced weights, second_layer (K,) is a, V (M, D) are the teachers in the same coordinates.
+    Args:
+        W: Reduced weights (K, D) of the students, w / sqrt d.
+        second_layer: a (K,), ones where it is not trained.
+        V: The teachers (M, D) in the same coordinates.
+        activation: The function g.
     """
 
     W: NDArray[np.float64]
@@ -54,15 +58,22 @@ class Student:
     activation: Activation
 
     def __call__(self, x: ArrayLike) -> NDArray[np.float64]:
-        """f of inputs x (..., d), of the shape (...). Raises InputError for d < D."""
+        """f of inputs `x` (..., d), of the shape (...). Raises InputError for d < D."""
         return self._hidden(x, self.W) @ self.second_layer
 
     def teacher(self, x: ArrayLike) -> NDArray[np.float64]:
-        """f* of the same inputs: the loss is half the mean squared difference."""
+        """f* of inputs `x` (..., d), of the shape (...): the loss is half the mean squared difference from f."""
         return self._hidden(x, self.V).sum(axis=-1)
 
     def weights(self, dimension: int) -> NDArray[np.float64]:
-        """sqrt(d) W (K, d), the weights of f(x) = sum_k a_k g(w_k.x / sqrt d). Raises InputError for d < D."""
+        """Weights sqrt(d) W (K, d) of f(x) = sum_k a_k g(w_k.x / sqrt d) in d dimensions.
+
+        Args:
+            dimension: d, at least D; the columns beyond D are zero.
+
+        Raises:
+            InputError: For d < D.
+        """
         self._check(dimension)
         return np.sqrt(dimension) * np.pad(self.W, ((0, 0), (0, dimension - self.W.shape[1])))
 
@@ -81,9 +92,25 @@ class Student:
 class Minimum(dict[str, Any]):
     """A row of `minima` or `saddles`: its columns by name, as in row["label"], and its matrices as attributes.
 
-    `row` is a mapping (such as an entry of `to_pylist()`, or a row of pandas), or a table of one row. `landscape`, or
-    what gives it, tells the teachers; a row alone does where they are orthonormal. Raises InputError for what is no
-    such row.
+    Args:
+        row: A mapping, such as an entry of `to_pylist()` or a row of pandas, or a table of one row.
+        landscape: The landscape, or a function that gives it. It tells the teachers; you need it where they are not
+            orthonormal.
+
+    Raises:
+        InputError: For what is no such row.
+
+    Examples:
+        >>> minimum = en.Catalogue("atlas").minimum("relu.7.7.0232027")
+        >>> minimum
+        Minimum('relu.7.7.0232027', loss 0.0232027149)
+        >>> minimum["anti_aligned"], minimum["isotropy"], minimum.Q.shape, minimum.R.shape
+        (1, 'S6 x S1', (7, 7), (7, 7))
+        >>> f = minimum.network
+        >>> x = np.random.default_rng(0).standard_normal((100_000, 7))
+        >>> loss = 0.5 * np.mean((f(x) - f.teacher(x)) ** 2)  # by Monte Carlo
+        >>> f"{minimum['loss']:.3f} {loss:.3f}"
+        '0.023 0.023'
     """
 
     def __init__(self, row: Any, landscape: Landscape | Callable[[], Landscape] | None = None) -> None:

@@ -52,16 +52,24 @@ _ORDER = {
 }
 
 
-class Selection(TypedDict, total=False):
-    """Which rows and columns of a table, in which order. What is not given, or None, leaves the choice open.
+# Which landscapes and campaigns: the words of the command line, and of `help(enumerator.Catalogue.minima)`.
+MEANINGS = {
+    "students": "Only landscapes with so many students.",
+    "teachers": "Only landscapes with so many teachers.",
+    "activation": "Only landscapes with this activation.",
+    "landscape": "Only this landscape.",
+    "campaign": "Only this campaign; hits count in it.",
+    "dynamics": "Only campaigns with this dynamics.",
+    "dimension": "Only campaigns with this input dimension d.",
+    "scale": "Only campaigns with this scale of the initial weights.",
+    "seed": "Only campaigns with this seed.",
+}
 
-    students, teachers, activation, landscape (an id): only these landscapes.
-    campaign (a name or an id), dynamics (a name), dimension, scale, seed: only these campaigns; hits, starts and
-        frequency are counted in them, and minima, saddles and landscapes that they do not have are left out.
-    where: an SQL condition on the columns, counts included.
-    columns, sort: names in a list, or in one string with commas; a name in `sort` may have `-`
-        before it or ` desc` behind it.
-    limit, offset: at most so many rows, after so many others.
+
+class Selection(TypedDict, total=False):
+    """Which rows and columns of a table, in which order: `Catalogue.minima` explains every keyword, with examples.
+
+    What is not given, or None, leaves the choice open.
     """
 
     students: int | None

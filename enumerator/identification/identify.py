@@ -39,13 +39,26 @@ _BETTER, _FAR = 0.5, 0.01
 class Identification:
     """How a network was read, and what it is: the nearest known point, and that in which the gradient flow ends.
 
-    `students`, `teachers`, `dimension` (None for overlaps); `teacher` is orthonormal or given; `units` tells what was
-    done to the weights; `rounding` is the part of an overlap that counts as rounding of the numbers given. `nearest`
-    and `reached` are labels of minima and saddles: None if the catalogue has none, or not yet the one reached.
-    `distance` is the Frobenius distance, in reduced weights, to the nearest copy of `nearest` by permutations of
-    students and of teachers: if `proven` the least over all copies of all points, else an upper bound. `inside` tells
-    whether it is proven to flow there, which with a trained second layer no distance alone does. `hint` names another
-    reading of the arrays that fits the catalogue better.
+    Attributes:
+        students: K, the number of students.
+        teachers: M, the number of teachers.
+        dimension: d, the columns of the weights; None for overlaps.
+        teacher: `orthonormal` or `given`.
+        units: What was done to the weights.
+        landscape_id: The landscape that the network belongs to.
+        rounding: The part of an overlap that counts as rounding of the numbers given.
+        loss: Population loss of the network.
+        nearest: Label of the nearest minimum or saddle; None if the catalogue has none of this landscape.
+        distance: Frobenius distance, in reduced weights, from the nearest copy of `nearest` by permutations of
+            students and of teachers.
+        proven: Whether `distance` is the least over all copies of all points, or else an upper bound.
+        inside: Whether the network is proven to flow to `nearest`. With a trained second layer no distance alone
+            proves it.
+        outcome: What becomes of the network under the gradient flow, as in table `starts`.
+        reached: Label of the point in which the flow ends; None if the catalogue does not have it.
+        reached_loss: Loss at the end of the flow.
+        reached_order: Number of anti-aligned students there; None where it is not defined.
+        hint: Another reading of the arrays that fits the catalogue better; None if there is none.
     """
 
     students: int
@@ -82,11 +95,35 @@ def identify(
 ) -> Identification:
     """The known point nearest to a network, and that in which the gradient flow from there ends.
 
-    Weights W (K, d) as a network holds them, f(x) = sum_k g(w_k.x/sqrt d), with teachers V (M, d), or with sqrt d times
-    the first M unit vectors; `reduced` ones are divided by sqrt d already. Or overlaps Q (K, K) and R (K, M), with T
-    (M, M). The landscape, or its id in the catalogue; or K `students` (those given) and M orthonormal `teachers`;
-    or neither, if the teachers given or the number of students tell which of the catalogue it is. A trained second
-    layer is one of ones. Raises InputError for what is no network, and for overlaps that no weights have.
+    Give weights W, with V where the teachers are not sqrt d times the first M unit vectors; or overlaps Q and R, with T
+    where the teachers are not orthonormal. Say which landscape is meant by `landscape`, or by `teachers`; or by
+    neither, if the arrays tell which of the catalogue it is. A second layer that is trained is taken to be ones.
+
+    Args:
+        catalogue: A catalogue, or its place.
+        W: Weights (K, d) of the students, as in f(x) = sum_k g(w_k.x / sqrt d).
+        V: Weights (M, d) of the teachers, in the same units.
+        Q: Overlaps (K, K) of the students with each other.
+        R: Overlaps (K, M) of the students with the teachers.
+        T: Overlaps (M, M) of the teachers.
+        landscape: The landscape, or its id in the catalogue.
+        students: K, by default the number of rows given. Goes with `teachers`.
+        teachers: M, for the landscape with so many orthonormal teachers, and all else by default.
+        reduced: Whether W and V are divided by sqrt d already.
+
+    Returns:
+        How the network was read, the nearest point with its distance, and where the flow ends.
+
+    Raises:
+        InputError: For what is no network, for overlaps that no weights have, and where several landscapes fit.
+
+    Examples:
+        >>> atlas = en.Catalogue("atlas")
+        >>> W = atlas.minimum("relu.7.7.0232027").network.weights(20)  # a network in 20 dimensions,
+        >>> W = W + 0.01 * np.random.default_rng(0).standard_normal(W.shape)  # somewhat displaced
+        >>> told = en.identify(atlas, W=W, teachers=7)
+        >>> told.nearest, round(told.distance, 4), told.reached
+        ('relu.7.7.0232027', 0.0257, 'relu.7.7.0232027')
     """
     check_jax()
     atlas = catalogue if isinstance(catalogue, Catalogue) else Catalogue(str(catalogue))

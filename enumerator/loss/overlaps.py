@@ -18,7 +18,15 @@ FEASIBLE = 1e-9
 
 @struct.dataclass
 class Overlaps:
-    """Order parameters of student and teacher (Saad & Solla 1995): Q = W W^T, R = W V^T, T = V V^T."""
+    """Order parameters of student and teacher (Saad & Solla 1995): Q = W W^T, R = W V^T, T = V V^T.
+
+    W and V are reduced weights, w / sqrt d. Each matrix may have batch dimensions in front.
+
+    Attributes:
+        Q: Overlaps (K, K) of the students with each other.
+        R: Overlaps (K, M) of the students with the teachers.
+        T: Overlaps (M, M) of the teachers with each other.
+    """
 
     Q: Float[Array, "*batch K K"]
     R: Float[Array, "*batch K M"]
@@ -26,7 +34,12 @@ class Overlaps:
 
     @classmethod
     def from_weights(cls, W: Float[Array, "K D"], V: Float[Array, "M r"]) -> Overlaps:
-        """Overlaps of reduced weights W (K, D) and V (M, r), r <= D; V fills the first r coordinates."""
+        """The overlaps of a student and a teacher with these weights.
+
+        Args:
+            W: Reduced weights (K, D) of the students.
+            V: Reduced weights (M, r) of the teachers, r <= D, in the first r of these coordinates.
+        """
         return cls(Q=W @ W.T, R=W[:, : V.shape[1]] @ V.T, T=V @ V.T)
 
 

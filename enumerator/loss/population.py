@@ -101,10 +101,27 @@ def fast_loss(
 def population_loss(
     overlaps: Overlaps, activation: Activation | None = None, a: SecondLayer = None
 ) -> Float[Array, ""]:
-    """Half the mean squared error under x ~ N(0, I), for ReLU if no activation is given. Cho & Saul (2009), eq. 6.
+    """Half the mean squared error of a student, from its overlaps, under x ~ N(0, I). Cho & Saul (2009), eq. 6.
 
-    From overlaps alone, hence angles by arccos: half the digits are lost at collinear pairs, where
-    the loss itself is flat to third order.
+    Overlaps give angles by arccos. So the angles of nearly parallel neurons lose half of their digits; the loss itself
+    is flat to third order there. You can differentiate it by JAX.
+
+    Args:
+        overlaps: Q (K, K), R (K, M) and T (M, M), without batch dimensions.
+        activation: The function g, such as `Landscape.g`; ReLU if none is given.
+        a: Second layer (K,) of the student; ones if none is given. That of the teacher is always ones.
+
+    Returns:
+        The loss, a scalar in double precision.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> overlaps = en.Overlaps(Q=jnp.eye(2), R=jnp.zeros((2, 2)), T=jnp.eye(2))  # students orthogonal to teachers
+        >>> round(float(en.population_loss(overlaps)), 6)  # 1 - 1/pi
+        0.68169
+        >>> overlaps = en.Overlaps.from_weights(W=2 * jnp.eye(2), V=jnp.eye(2))  # students twice the teachers
+        >>> round(float(en.population_loss(overlaps)), 6)
+        0.659155
     """
     check_jax()
     g = activation or Rectifier()

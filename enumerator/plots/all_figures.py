@@ -24,9 +24,19 @@ MOST_OVERLAPS = 4
 
 
 def plot_all(catalogue: Catalogue, folder: Path | str, kind: str = "png", **selection: Any) -> list[Path]:
-    """Write every figure of the starts selected into a folder, one below it for each sample; the files.
+    """Write every figure of the starts selected into a folder, with a folder below it for each sample.
 
-    Raises InputError where nothing is selected, for another kind than KINDS, or where the folder cannot be written.
+    Args:
+        catalogue: A catalogue.
+        folder: Where the files go; it is made if needed.
+        kind: Ending of the files: `png`, `svg` or `pdf`.
+        **selection: Which starts, by the keywords of `enumerator.statistics.StartSelection`.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: If nothing is selected, for another `kind`, or if the folder cannot be written.
     """
     if kind not in KINDS:
         raise InputError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")

@@ -46,8 +46,15 @@ LEAST = 0.001
 def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **selection: Any) -> Figure:
     """Distinct minima against starts: as they were found, and as expected in any order, with its spread.
 
-    A dashed line at Chao1, a lower bound of the number of minima. The selection must be one sample. Raises InputError
-    otherwise.
+    A dashed line stands at Chao1, a lower bound of the number of minima.
+
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        confidence: The part of all orders of the starts whose counts lie in the band.
+        **selection: Which starts, by the keywords of `enumerator.statistics.StartSelection`; they must be one sample.
+
+    Raises:
+        InputError: If the selection is not one sample.
     """
     sample = one_sample(source, **selection)
     table = accumulation_table(source, confidence, **selection)
@@ -82,10 +89,18 @@ def trend(
     reference_name: str = "reference",
     **selection: Any,
 ) -> Figure:
-    """The share of the global minimum (`of` is global), or the mean order (order), against K, with a curve through it.
+    """The share of the global minimum, or the mean order, against K, with a curve through it at each K - M.
 
-    One curve for all that differ in K and M alone, at each K - M. `reference` holds numbers from elsewhere: columns
-    students, value, low, high. Raises InputError where nothing is selected.
+    Args:
+        catalogue: A catalogue.
+        of: `global`, the share of the global minimum, or `order`, the mean number of anti-aligned students.
+        confidence: Of the intervals of the points and of the curve.
+        reference: Numbers from elsewhere, drawn beside: columns students, value, low and high.
+        reference_name: What the legend calls them.
+        **selection: Which starts, by the keywords of `enumerator.statistics.StartSelection`.
+
+    Raises:
+        InputError: If nothing is selected.
     """
     rows = trend_table(catalogue, of, confidence, **selection).to_pylist()
     if not rows:
@@ -143,8 +158,14 @@ def _curve_names(keys: list[tuple[Any, ...]]) -> list[str]:
 def stopped_early(catalogue: Catalogue, campaign: str | Sequence[str]) -> Figure:
     """Shares of the orders as a solver that stops early would have reported them, and where the starts end.
 
-    Left at a gradient norm, right at a flow time; order 0 counts by the order that is seen then. Several campaigns must
-    be one sample. Raises InputError otherwise, for an unknown campaign, and where the minima have no order.
+    Left at a gradient norm, right at a flow time. Starts are counted by the order that is seen at the stop.
+
+    Args:
+        catalogue: A catalogue.
+        campaign: Name or id of a campaign, or several, which must be one sample.
+
+    Raises:
+        InputError: For an unknown campaign, several samples, or minima without orders.
     """
     sample = one_sample(catalogue, campaign=campaign)
     ends = {

@@ -59,8 +59,16 @@ def _stacked(axes: Any, edges: NDArray[Any], counts: dict[int, NDArray[np.int64]
 def losses(source: Catalogue | Enumeration, bins: int = 160, where: str | None = None, **selection: Any) -> Figure:
     """The loss of every start as it retired, as shares of all starts in bins, over the levels of the minima.
 
-    A dashed line at the loss of each minimum, with its order above. The selection must be one sample (see
-    `enumerator.statistics`). Raises InputError otherwise.
+    A dashed line stands at the loss of each minimum, with its order above.
+
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        bins: Number of bins of the loss.
+        where: An SQL condition on the columns of table `starts`.
+        **selection: Which starts, by the keywords of `enumerator.statistics.StartSelection`; they must be one sample.
+
+    Raises:
+        InputError: If the selection is not one sample.
     """
     sample = one_sample(source, where=where, **selection)
     minima = [row for row in sample.ends() if row["hits"]]
@@ -102,7 +110,13 @@ def losses(source: Catalogue | Enumeration, bins: int = 160, where: str | None =
 def orders(source: Catalogue | Enumeration, confidence: float = 0.95, **selection: Any) -> Figure:
     """The share of all starts that ends in each order, with exact intervals; starts in no minimum stand beside.
 
-    The selection must be one sample. Raises InputError otherwise.
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        confidence: Of the intervals.
+        **selection: Which starts, by the keywords of `enumerator.statistics.StartSelection`; they must be one sample.
+
+    Raises:
+        InputError: If the selection is not one sample.
     """
     sample = one_sample(source, **selection)
     rows = frequencies(source, by="order", confidence=confidence, **selection).to_pylist()
@@ -145,7 +159,14 @@ def _places(rows: list[dict[str, Any]]) -> tuple[list[int], list[str]]:
 def flow_times(source: Catalogue | Enumeration, bins: int = 80, where: str | None = None, **selection: Any) -> Figure:
     """When starts retired: shares of all starts in bins of the logarithm of the flow time, orders on top of each other.
 
-    The selection must be one sample. Raises InputError otherwise.
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        bins: Number of bins of the flow time.
+        where: An SQL condition on the columns of table `starts`.
+        **selection: Which starts, by the keywords of `enumerator.statistics.StartSelection`; they must be one sample.
+
+    Raises:
+        InputError: If the selection is not one sample.
     """
     sample = one_sample(source, where=where, **selection)
     selected = opened(source, StartSelection(campaign=sample.campaign_ids, where=where))

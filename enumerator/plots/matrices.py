@@ -36,9 +36,16 @@ def blocks(Q: NDArray[np.float64], R: NDArray[np.float64]) -> tuple[list[int], l
 
 @styled
 def overlaps(catalogue: Catalogue, minimum: str) -> Figure:
-    """Q and R of one minimum (its id or label), in canonical order, lines between the blocks of equal neurons.
+    """Q and R of one minimum, in canonical order, with lines between the blocks of equal neurons.
 
-    White is zero; one scale for both, the same to either side of zero. Raises InputError for an unknown minimum.
+    White is zero. Both have one scale, the same to either side of zero.
+
+    Args:
+        catalogue: A catalogue.
+        minimum: Label or id of the minimum.
+
+    Raises:
+        InputError: For an unknown minimum, or one without students.
     """
     row = catalogue.minimum(minimum)
     K, M = row["effective_students"], row["teachers"]
@@ -76,10 +83,17 @@ def _ticks(size: int) -> list[int]:
 
 @styled
 def spectra(catalogue: Catalogue, most: int = MOST_MINIMA, **selection: Any) -> Figure:
-    """Hessian eigenvalues of the minima selected (see `Catalogue.minima`), those hit most often first to be kept.
+    """Hessian eigenvalues of the minima selected, one row each, by loss.
 
-    Bars: in the span of the teachers, flat directions left out; crosses: perpendicular to it. One row each, by loss.
-    Raises InputError where there is no minimum.
+    Bars: in the span of the teachers, flat directions left out. Crosses: perpendicular to it.
+
+    Args:
+        catalogue: A catalogue.
+        most: Number of minima that are drawn, those that were hit most often.
+        **selection: Which minima, by the keywords of `Catalogue.minima`.
+
+    Raises:
+        InputError: If no minimum is selected.
     """
     rows = catalogue.minima(**selection, sort="-hits", limit=most).to_pylist()
     if not rows:

@@ -33,11 +33,16 @@ QUESTIONS = ("global", "order", "minimum")
 
 
 def g_test(first: ArrayLike, second: ArrayLike) -> tuple[float, int, float, float]:
-    """Whether two independent samples have one distribution: statistic G, degrees of freedom, p-value, effect.
+    """Whether two independent samples have one distribution: the G-test. Sokal & Rohlf (1981), Biometry, ch. 17.
 
-    `first` and `second` hold the counts of the same classes; those with fewer than RARE of both are pooled. The effect
-    is Cramer's V, 0 for equal shares, 1 for disjoint ones. Sokal & Rohlf (1981), Biometry, ch. 17. Where one class is
-    left nothing can be told apart: p is 1.
+    Classes with fewer than 10 of both together are pooled. Where one class is left nothing can be told apart: p is 1.
+
+    Args:
+        first: Counts (C,) of the classes in the first sample.
+        second: Counts (C,) of the same classes in the second.
+
+    Returns:
+        Statistic G, degrees of freedom, p-value, and effect: Cramer's V, 0 for equal shares, 1 for disjoint ones.
     """
     table = _pooled(np.array([first, second], np.int64))
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
@@ -56,17 +61,22 @@ def _pooled(table: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def marginal_test(pairs: ArrayLike) -> tuple[float, int, float, float]:
-    """Whether the same starts end alike by two dynamics: Stuart-Maxwell statistic, degrees of freedom, p-value, effect.
+    """Whether the same starts end alike by two dynamics: the Stuart-Maxwell test, McNemar's for two classes.
 
-    `pairs` (C, C) counts the starts by where they end by the first (row) and the second (column). Classes with fewer
-    than RARE discordant starts are pooled. The effect is the statistic over the discordant starts, as a root: 0 for
-    equal margins, 1 where all discordant starts change in one way. With two classes it is McNemar's test. Stuart
-    (1955), Biometrika 42, 412; Maxwell (1970), Br. J. Psychiatry 116, 651.
+    Stuart (1955), Biometrika 42, 412; Maxwell (1970), Br. J. Psychiatry 116, 651. A start is discordant if it ends in
+    different classes. Classes with fewer than 10 discordant starts are pooled.
 
-    Where all classes are rare none is pooled, and the p-value is exact: the chance of such a statistic or a larger one
-    if the two ends of each discordant start are exchanged or not at random. With two classes it is McNemar's exact
-    test. Beyond MOST_EXCHANGES the chance is that among as many random ones of a fixed seed, the observed one included
-    (Phipson & Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9, 39), so it is no less than 1 / MOST_EXCHANGES.
+    Where all classes are so rare none is pooled, and the p-value is exact: the chance of such a statistic or a larger
+    one if the two ends of each discordant start are exchanged or not at random. With more than 2^15 ways to exchange
+    them it is the chance among 2^15 random ways of a fixed seed, the observed one included (Phipson & Smyth (2010),
+    Stat. Appl. Genet. Mol. Biol. 9, 39). So it is no less than 2^-15.
+
+    Args:
+        pairs: Counts (C, C) of the starts by the class of their end, by the first dynamics (row) and the second.
+
+    Returns:
+        Statistic, degrees of freedom, p-value, and effect: the root of the statistic over the number of discordant
+            starts, 0 for equal margins, 1 where all discordant starts change in one way.
     """
     return _marginal_test(np.asarray(pairs, np.int64))[1]
 
@@ -126,7 +136,7 @@ def _chance_of_exchanges(table: NDArray[np.int64], inverse: NDArray[np.float64],
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
-    """p-values corrected for their number: Holm (1979), Scand. J. Stat. 6, 65. Shape of the input."""
+    """The p-values `pvalues` (n,) corrected for their number, (n,): Holm (1979), Scand. J. Stat. 6, 65."""
     p = np.asarray(pvalues, np.float64)
     order = np.argsort(p)
     steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
@@ -174,12 +184,25 @@ def compare(
 ) -> pa.Table:
     """Do these campaigns end differently? A row for each pair of them and each question.
 
-    Two campaigns that share their law, seed and network sizes share their starts: the tests are then paired (McNemar,
-    Stuart-Maxwell; exact or sampled ones, and named so, where few starts differ, see `marginal_test`) and count the
-    starts stored of both; other pairs are independent samples (G-test). Starts that
-    ended in no minimum are classes of their own. For `global` the shares of the global minimum, the lowest known of
-    each landscape, stand beside their difference, first minus second, with its interval. `p_corrected` is corrected
-    by Holm for all rows with the same question. Minima are compared on one landscape only. Raises InputError.
+    Two campaigns that share their law, seed and network sizes share their starts. The tests are then paired (McNemar,
+    Stuart-Maxwell, see `marginal_test`) and count the starts stored of both. Other pairs are independent samples
+    (`g_test`). Starts that ended in no minimum are classes of their own.
+
+    Args:
+        catalogue: A catalogue, or what `enumerate_minima` found.
+        campaigns: Names or ids; all campaigns selected if none are given.
+        questions: What is compared: `global`, whether a start ended in the global minimum (the lowest known of its
+            landscape); `order`, in which order; `minimum`, in which minimum, on one landscape only.
+        confidence: Of every interval.
+        **selection: Which starts, by the keywords of `StartSelection`.
+
+    Returns:
+        `test`, `statistic`, `freedom`, `p_value` and `effect`. `p_corrected` is corrected by Holm for all rows with the
+            same question. For `global` the shares stand beside their `difference`, first minus second, with its
+            interval.
+
+    Raises:
+        InputError: For fewer than two campaigns with starts, names that do not exist, or another question.
     """
     if wrong := [question for question in questions if question not in QUESTIONS]:
         raise InputError(f"`questions` must be of {', '.join(QUESTIONS)}, got {wrong[0]!r}.")

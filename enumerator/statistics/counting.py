@@ -37,10 +37,18 @@ OUTCOMES = (ENDED, "saddle", "unfinished", "diverged")
 class StartSelection(TypedDict, total=False):
     """Which starts. What is not given, or None, leaves the choice open.
 
-    students, teachers, activation, landscape (an id): only these landscapes.
-    campaign (a name or an id, or several), dynamics (a name), dimension, scale, seed: only these campaigns.
-    where: an SQL condition on the columns of table `starts`. It conditions every share: one on the outcome, or on
-        the flow time, gives shares that belong to no initial law.
+    Attributes:
+        students: Only landscapes with so many students.
+        teachers: Only landscapes with so many teachers.
+        activation: Only landscapes with this activation.
+        landscape: Only this landscape, by its id.
+        campaign: Only this campaign, by its name or id, or these, in a list.
+        dynamics: Only campaigns with this dynamics, by its name.
+        dimension: Only campaigns with this input dimension d.
+        scale: Only campaigns with this scale of the initial weights.
+        seed: Only campaigns with this seed.
+        where: Only starts for which this SQL condition on the columns of table `starts` holds. It conditions every
+            share: one on the outcome, or on the flow time, gives shares that belong to no initial law.
     """
 
     students: int | None
@@ -59,12 +67,20 @@ class StartSelection(TypedDict, total=False):
 class Sample:
     """Starts that may be counted together: of campaigns that differ in the seed alone.
 
-    `settings` names what of the landscape and the tolerances differs from the defaults, sizes and activation left out,
-    as in `constraint=normalized precision=mixed`; PLAIN where nothing does.
-
-    `classes` has a row for each end: outcome, minimum_id, label, loss, anti_aligned, orbit_size_log10, hits; `first`,
-    the number of starts before the first that ended there, in the order of campaigns and indices; `even`, how many
-    of the hits have an even index. Minima of the landscape that no start reached have hits 0 and no `first`.
+    Attributes:
+        landscape_id: The landscape.
+        students: K, the number of students.
+        teachers: M, the number of teachers.
+        activation: The activation function.
+        dynamics: Name and settings of the dynamics.
+        law: The initial law in words.
+        settings: What of the landscape and the tolerances differs from the defaults, sizes and activation left out, as
+            in `constraint=normalized precision=mixed`; PLAIN where nothing does.
+        campaign_ids: The campaigns that are counted together.
+        names: Their names.
+        classes: A row for each end: outcome, minimum_id, label, loss, anti_aligned, orbit_size_log10, hits; `first`,
+            the number of starts before the first that ended there, in the order of campaigns and indices; `even`, how
+            many of the hits have an even index. Minima that no start reached have hits 0 and no `first`.
     """
 
     landscape_id: str
@@ -103,11 +119,11 @@ class Sample:
         return {name: getattr(self, name) for name, _ in SAMPLE_FIELDS}
 
     def column(self, name: str) -> np.ndarray:
-        """A column of `classes`; nulls of numbers are NaN."""
+        """The column `name` of `classes`; nulls of numbers are NaN."""
         return self.classes[name].to_numpy()
 
     def ends(self, outcome: str = ENDED) -> list[dict[str, Any]]:
-        """The rows of `classes` with this outcome."""
+        """The rows of `classes` with this `outcome`."""
         return [row for row in self.classes.to_pylist() if row["outcome"] == outcome]
 
     def hits(self) -> np.ndarray:
@@ -180,7 +196,9 @@ def opened(source: Countable, selection: StartSelection, names: Iterable[str] = 
     Raises InputError for names that do not exist, and for a catalogue behind a service, which counts by itself.
     """
     if unknown := set(selection) - set(StartSelection.__annotations__):
-        raise TypeError(f"no such selection: {', '.join(sorted(unknown))}. {StartSelection.__doc__}")
+        raise TypeError(
+            f"no such selection: {', '.join(sorted(unknown))}. There are {', '.join(StartSelection.__annotations__)}."
+        )
     where, campaign = selection.get("where"), selection.get("campaign")
     # The line break ends a comment with which `where` may end.
     condition = "true" if where is None else f"({check_text('where', where)}\n)"
@@ -226,10 +244,21 @@ def _found(found: Enumeration) -> Snapshot:
 
 
 def samples(source: Countable, pool_seeds: bool = True, **selection: Any) -> list[Sample]:
-    """The starts selected (see `StartSelection`), counted by where they ended, in samples that may be counted together.
+    """The starts selected, counted by where they ended, in samples that may be counted together.
 
     Campaigns that differ in more than the seed are never counted together: a frequency belongs to one dynamics and one
-    initial law. `pool_seeds=False` keeps those apart too. Raises InputError for names that do not exist.
+    initial law.
+
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        pool_seeds: Count campaigns that differ in the seed alone together.
+        **selection: Which starts, by the keywords of `StartSelection`.
+
+    Returns:
+        The samples, by landscape, dynamics, law and settings.
+
+    Raises:
+        InputError: For names that do not exist.
     """
     selected = opened(source, StartSelection(**selection))
     groups: dict[str, list[Selected]] = {}

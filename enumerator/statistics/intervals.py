@@ -38,9 +38,20 @@ def _checked(hits: ArrayLike, starts: ArrayLike) -> Interval:
 
 
 def exact_interval(hits: ArrayLike, starts: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Low and high ends, shape of `hits`, that cover a share with at least this probability, whatever it is.
+    """The interval of a share that covers it with at least this probability, whatever the share is.
 
-    Clopper & Pearson (1934), Biometrika 26, 404, by quantiles of the beta distribution. Raises InputError.
+    Clopper & Pearson (1934), Biometrika 26, 404, by quantiles of the beta distribution.
+
+    Args:
+        hits: Numbers of starts that ended there, of any shape.
+        starts: Numbers of all starts, of the same shape, or one for all.
+        confidence: Probability with which the interval covers the share.
+
+    Returns:
+        Low and high ends, each of the shape of `hits`.
+
+    Raises:
+        InputError: For more hits than starts, or a confidence outside of (0, 1).
     """
     k, n = _checked(hits, starts)
     tail = (1 - check_confidence(confidence)) / 2
@@ -50,9 +61,20 @@ def exact_interval(hits: ArrayLike, starts: ArrayLike, confidence: float = 0.95)
 
 
 def wilson_interval(hits: ArrayLike, starts: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Low and high ends, shape of `hits`, that cover a share with about this probability, on average over shares.
+    """The interval of a share that covers it with about this probability, on average over shares.
 
-    Wilson (1927), J. Am. Stat. Assoc. 22, 209. Fair where three hits or more are expected. Raises InputError.
+    Wilson (1927), J. Am. Stat. Assoc. 22, 209. Fair where three hits or more are expected.
+
+    Args:
+        hits: Numbers of starts that ended there, of any shape.
+        starts: Numbers of all starts, of the same shape, or one for all.
+        confidence: Probability with which the interval covers the share.
+
+    Returns:
+        Low and high ends, each of the shape of `hits`.
+
+    Raises:
+        InputError: For more hits than starts, or a confidence outside of (0, 1).
     """
     k, n = _checked(hits, starts)
     z2 = normal_quantile(confidence) ** 2
@@ -64,10 +86,20 @@ def wilson_interval(hits: ArrayLike, starts: ArrayLike, confidence: float = 0.95
 def coverage(
     interval: Callable[[NDArray[np.int64], int], Interval], starts: int, shares: ArrayLike
 ) -> NDArray[np.float64]:
-    """The probability that an interval, such as `wilson_interval`, covers each of these true shares; their shape.
+    """The probability that an interval covers a true share: a sum of binomial probabilities, without simulation.
 
-    A sum of binomial probabilities, no simulation: ends grow with the hits, so that the hits whose interval covers a
-    share are neighbours. Raises InputError.
+    The ends of the interval must grow with the hits, so that the hits whose interval covers a share are neighbours.
+
+    Args:
+        interval: A function of hits and starts, such as `wilson_interval`.
+        starts: Number of starts.
+        shares: True shares, of any shape.
+
+    Returns:
+        The probabilities, of the shape of `shares`.
+
+    Raises:
+        InputError: For what the interval refuses.
     """
     low, high = interval(np.arange(starts + 1), starts)
     p = np.asarray(shares, np.float64)
@@ -79,9 +111,20 @@ def coverage(
 def difference_interval(
     hits: tuple[int, int], starts: tuple[int, int], confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """First share minus second, of two independent samples, with its interval: (difference, low, high).
+    """First share minus second, of two independent samples, with its interval.
 
-    Newcombe (1998), Stat. Med. 17, 873, method 10: from the Wilson intervals of both. Raises InputError.
+    Newcombe (1998), Stat. Med. 17, 873, method 10: from the Wilson intervals of both.
+
+    Args:
+        hits: Numbers of starts that ended there, of the first and of the second sample.
+        starts: Numbers of all starts of both.
+        confidence: Of the interval.
+
+    Returns:
+        Difference, low end, high end.
+
+    Raises:
+        InputError: For more hits than starts, or a confidence outside of (0, 1).
     """
     share = np.asarray(hits) / np.asarray(starts)
     low, high = wilson_interval(hits, starts, confidence)
@@ -94,9 +137,22 @@ def difference_interval(
 def paired_difference_interval(
     both: int, first_only: int, second_only: int, neither: int, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """First share minus second, of the same starts, with its interval: (difference, low, high).
+    """First share minus second, of the same starts, with its interval.
 
     Newcombe (1998), Stat. Med. 17, 2635, method 10: as for two samples, with the correlation of the pairs.
+
+    Args:
+        both: Number of starts that ended there both times.
+        first_only: Number that did the first time only.
+        second_only: Number that did the second time only.
+        neither: Number that never did.
+        confidence: Of the interval.
+
+    Returns:
+        Difference, low end, high end.
+
+    Raises:
+        InputError: If there are no starts, or for a confidence outside of (0, 1).
     """
     n = both + first_only + second_only + neither
     hits = np.array([both + first_only, both + second_only])

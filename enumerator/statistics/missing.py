@@ -26,8 +26,12 @@ RARE_NEEDED = OTHERS_NEEDED = 20
 class MissingMass:
     """The probability that the next start ends in a minimum that was not seen.
 
-    `low` and `high` are None where no interval is valid, and `reason` says why. `bound` is an upper end of the same
-    confidence that needs no condition (None where no starts were held out).
+    Attributes:
+        estimate: Turing's estimate.
+        low: Low end of its interval; None where no interval is valid.
+        high: High end, likewise.
+        bound: Upper bound of the same confidence that needs no condition; None where no starts were held out.
+        reason: Why there is no interval; None where there is one.
     """
 
     estimate: float
@@ -60,9 +64,18 @@ def missing_mass(
     """Turing's estimate, minima hit once over all starts, with its interval where there is a valid one.
 
     Good (1953), Biometrika 40, 237; the variance of Esty (1983), Ann. Stat. 11, 905, at the unknown mass instead of
-    the estimate, as in Wilson's interval. `held_out` is (m, k): of m starts that were left out, k ended in minima
-    that all others had not found. These k are binomial, and the mass that all starts together miss is smaller: so the
-    exact one-sided bound holds whatever the frequencies. Raises InputError.
+    the estimate, as in Wilson's interval.
+
+    Args:
+        hits: Number of starts (C,) that ended in each minimum seen; zeros are left out.
+        starts: Number of all starts, those included that ended in no minimum.
+        held_out: (m, k): of m starts that were left out, k ended in minima that all others had not found. These k
+            are binomial, and the mass that all starts together miss is smaller. So the exact one-sided bound holds,
+            whatever the frequencies.
+        confidence: Of the interval and of the bound.
+
+    Raises:
+        InputError: For fewer starts than hits.
     """
     found = _hits(hits, starts)
     once, twice = _times(found, 1), _times(found, 2)
@@ -87,11 +100,16 @@ def missing_mass(
 
 @dataclass(frozen=True)
 class Richness:
-    """How many minima there are, at least: `observed`, and two estimates of a lower bound.
+    """How many minima there are, at least: those seen, and two estimates of a lower bound.
 
-    `chao1_low` and `chao1_high` are the log-normal interval of `chao1`, that is of the lower bound: the number of
-    minima may lie anywhere above `chao1_low`. Both are None, and `reason` says why, where at most one minimum was hit
-    once: `chao1` is `observed` then, and nothing tells how far off.
+    Attributes:
+        observed: Number of minima seen.
+        chao1: Lower bound by Chao's estimate.
+        chao1_low: Low end of the log-normal interval of `chao1`, that is of the lower bound: the number of minima may
+            lie anywhere above. None where at most one minimum was hit once: `chao1` is `observed` then.
+        chao1_high: High end, likewise.
+        ichao1: The improved estimate.
+        reason: Why there is no interval; None where there is one.
     """
 
     observed: int
@@ -106,7 +124,15 @@ def richness(hits: ArrayLike, starts: int, confidence: float = 0.95) -> Richness
     """Chao1 (Chao 1984, Scand. J. Stat. 11, 265), bias-corrected, with the interval of Chao (1987), and iChao1.
 
     iChao1 (Chiu, Wang, Walther & Chao 2014, Biometrics 70, 671, eq. 6) uses those hit three and four times too,
-    with f4 = 1 where there is none. Raises InputError.
+    with f4 = 1 where there is none.
+
+    Args:
+        hits: Number of starts (C,) that ended in each minimum seen; zeros are left out.
+        starts: Number of all starts, those included that ended in no minimum.
+        confidence: Of the interval.
+
+    Raises:
+        InputError: For fewer starts than hits.
     """
     found = _hits(hits, starts)
     f1, f2, f3, f4 = (_times(found, times) for times in (1, 2, 3, 4))
@@ -138,12 +164,22 @@ def _chao1_variance(f1: int, f2: int, chao1: float) -> float:
 
 
 def rarefaction(hits: ArrayLike, starts: int, sizes: ArrayLike, confidence: float = 0.95) -> pa.Table:
-    """Distinct minima expected among so many of the starts: starts, minima, low, high.
+    """Distinct minima expected among fewer of the same starts. Hurlbert (1971), Ecology 52, 577.
 
-    Hurlbert (1971), Ecology 52, 577. In so large a part of all choices of these starts, `confidence`, the count lies
-    from `low` to `high`, whole numbers: normal ends, rounded outwards, with the variance of Heck, van Belle &
-    Simberloff (1975), Ecology 56, 1459. They say nothing on what other starts would find. Raises InputError for sizes
-    beyond `starts`.
+    The interval says nothing about what other starts would find.
+
+    Args:
+        hits: Number of starts (C,) that ended in each minimum seen; zeros are left out.
+        starts: Number of all starts, those included that ended in no minimum.
+        sizes: Numbers of starts (n,), each at most `starts`.
+        confidence: The part of all choices of so many of these starts whose count lies in the interval.
+
+    Returns:
+        `starts`, the sizes; `minima`, expected; `low` and `high`, whole numbers: normal ends, rounded outwards, with
+            the variance of Heck, van Belle & Simberloff (1975), Ecology 56, 1459.
+
+    Raises:
+        InputError: For sizes beyond `starts`.
     """
     found = _hits(hits, starts)
     sizes = np.asarray(sizes, np.int64)
@@ -186,8 +222,13 @@ def _missed(hits: NDArray[np.int64], starts: int, size: int) -> NDArray[np.float
 class NewMinima:
     """Minima that so many more starts would find: expected, and an interval for what they find.
 
-    All None beyond `limit`, the number of further starts up to which hits tell anything about it; the ends are None
-    too where too few minima were hit too seldom to tell how many are left. `reason` says which.
+    Attributes:
+        more: Number of further starts.
+        expected: Number of new minima; None beyond `limit`.
+        low: Low end of the interval. None beyond `limit`, and where too few minima were hit once to tell.
+        high: High end, likewise.
+        limit: Number of further starts up to which hits tell anything.
+        reason: Why something is None; None where nothing is.
     """
 
     more: int
@@ -204,7 +245,16 @@ def new_minima(hits: ArrayLike, starts: int, more: int, confidence: float = 0.95
     Orlitsky, Suresh & Wu (2016), PNAS 113, 13283: the series is cut at a binomial length of k trials with success
     2/(2 + t), t = more/starts; no prediction is possible beyond t of the order of log(starts). Minima hit often,
     whose terms are nothing but noise, drop out. The interval adds the Poisson noise of what is found to that of the
-    estimate (Efron & Thisted 1976, Biometrika 63, 435, sec. 4). Raises InputError.
+    estimate (Efron & Thisted 1976, Biometrika 63, 435, sec. 4).
+
+    Args:
+        hits: Number of starts (C,) that ended in each minimum seen; zeros are left out.
+        starts: Number of all starts, those included that ended in no minimum.
+        more: Number of further starts.
+        confidence: Of the interval.
+
+    Raises:
+        InputError: For fewer starts than hits, or a negative `more`.
     """
     found = _hits(hits, starts)
     if more < 0:

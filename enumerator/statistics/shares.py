@@ -46,12 +46,32 @@ _OF_MINIMA = ["label", "loss", "orbit_size_log10", "frequency_per_copy_log10", "
 
 
 def frequencies(source: Countable, by: str = "minimum", confidence: float = 0.95, **selection: Any) -> pa.Table:
-    """Hits and shares of all starts selected (see `StartSelection`), with exact and Wilson intervals, for each sample.
+    """The share of the starts that ended in each minimum, with exact and Wilson intervals, for each sample.
 
-    A row for each minimum of the landscape, those that no start reached included, or for each order (`by`, one of
-    UNITS), and for each other outcome: hits add up to `starts`, and nothing is conditional on having converged.
-    `frequency_per_copy_log10` is the decimal logarithm of the frequency over the number of copies of the minimum
-    under permutations; null where none was hit, or the copies are connected. Raises InputError.
+    Shares are of all starts of the sample: nothing is conditional on having converged, and hits add up to `starts`.
+
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        by: What has a row: each `minimum` of the landscape, those that no start reached included, with each other
+            outcome beside; each `order` (number of anti-aligned students); or each `outcome`.
+        confidence: Of every interval, between 0 and 1.
+        **selection: Which starts, by the keywords of `StartSelection`.
+
+    Returns:
+        `hits`, `starts`, `frequency`, `exact_low` to `exact_high` (Clopper-Pearson), `wilson_low` to `wilson_high`, and
+            what names the row and its sample. `frequency_per_copy_log10` is the decimal logarithm of the frequency over
+            the number of copies of the minimum under permutations; null without hits, or where copies are connected.
+
+    Raises:
+        InputError: For names that do not exist, or another `by`.
+
+    Examples:
+        >>> atlas = en.Catalogue("atlas")
+        >>> table = en.statistics.frequencies(atlas, students=7, teachers=7)
+        >>> table.select(["label", "hits", "frequency", "exact_low", "exact_high"]).to_pandas().round(3)
+                      label  hits  frequency  exact_low  exact_high
+        0        relu.7.7.0    60      0.938      0.848       0.983
+        1  relu.7.7.0232027     4      0.062      0.017       0.152
     """
     if by not in UNITS:
         raise InputError(f"`by` must be one of {', '.join(UNITS)}, got {by!r}.")
@@ -124,14 +144,26 @@ _UNSEEN = pa.schema(
 
 
 def unseen(source: Countable, more: int | None = None, confidence: float = 0.95, **selection: Any) -> pa.Table:
-    """What the starts selected have not seen, a row for each sample: missing mass, richness, minima of `more` starts.
+    """What the starts selected have not seen: missing mass, number of minima, and what more starts would find.
 
-    `missing_mass` is the probability that the next start ends in a minimum that none has ended in; every interval
-    is null, and `note` says why, where none is valid; `missing_bound` holds always, with this confidence. `chao1` and
-    `ichao1` are lower bounds of the number of minima that this law reaches. `new_minima` are expected in `more`
-    further starts (as many as there are, if not given), null beyond `more_limit`. Starts that ended in no minimum
-    (`in_no_minimum`) count as ends that were seen; minima that they might have reached are not in any of these
-    numbers. Raises InputError.
+    Starts that ended in no minimum (`in_no_minimum`) count as ends that were seen. Minima that they might have reached
+    are not in any of these numbers.
+
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        more: Number of further starts to predict for; as many as there are, if not given.
+        confidence: Of every interval, between 0 and 1.
+        **selection: Which starts, by the keywords of `StartSelection`.
+
+    Returns:
+        A row for each sample. `missing_mass` is the probability that the next start ends in a minimum that none has
+            ended in (see `missing_mass`). `missing_bound` is an upper bound that always holds, with this confidence.
+            `chao1` and `ichao1` are lower bounds of the number of minima that this law reaches (see `richness`).
+            `new_minima` is the number expected in `more` further starts (see `new_minima`), null beyond `more_limit`.
+            An interval is null where none is valid, and `note` says why.
+
+    Raises:
+        InputError: For names that do not exist, or a negative `more`.
     """
     rows = []
     for sample in samples(source, **selection):
@@ -169,8 +201,17 @@ def unseen(source: Countable, more: int | None = None, confidence: float = 0.95,
 def accumulation(source: Countable, confidence: float = 0.95, **selection: Any) -> pa.Table:
     """Distinct minima against the number of starts, for each sample: found in order, and expected in any order.
 
-    `found` counts those among the first `starts` in the order of their indices; `expected`, `low` and `high` are the
-    rarefaction curve (see `rarefaction`). Raises InputError.
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        confidence: Of every interval, between 0 and 1.
+        **selection: Which starts, by the keywords of `StartSelection`.
+
+    Returns:
+        Up to 200 rows for each sample. `found` counts the minima among the first `starts` in the order of their
+            indices; `expected`, `low` and `high` are the rarefaction curve (see `rarefaction`).
+
+    Raises:
+        InputError: For names that do not exist.
     """
     fields = [("starts", pa.int64()), ("found", pa.int64())]
     fields += [(name, pa.float64()) for name in ("expected", "low", "high")]
@@ -188,9 +229,20 @@ def accumulation(source: Countable, confidence: float = 0.95, **selection: Any) 
 
 
 def distributions(source: Countable, of: str = "flow_time", by: str = "minimum", **selection: Any) -> pa.Table:
-    """Quantiles of a column of the starts (`of`, one of QUANTITIES), by campaign and minimum, order or outcome.
+    """Quantiles of a column of the starts, by campaign and minimum, order or outcome.
 
-    `null` counts the starts without a finite value; they are in `starts` all the same. Raises InputError.
+    Args:
+        source: A catalogue, or what `enumerate_minima` found.
+        of: The column: `flow_time`, `loss`, `evaluations`, `gradient_norm` or `distance`.
+        by: What has a row of each campaign: each `minimum`, `order` or `outcome`.
+        **selection: Which starts, by the keywords of `StartSelection`.
+
+    Returns:
+        `mean`, `least`, `q05`, `q25`, `median`, `q75`, `q95` and `largest`. `null` counts the starts without a finite
+            value; they are in `starts` all the same.
+
+    Raises:
+        InputError: For names that do not exist, or another `of` or `by`.
     """
     if of not in QUANTITIES:
         raise InputError(f"`of` must be one of {', '.join(QUANTITIES)}, got {of!r}.")

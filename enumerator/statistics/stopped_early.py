@@ -39,11 +39,22 @@ def early_stops(
 ) -> pa.Table:
     """Frequencies by order as a stop at this gradient norm, or at this flow time, would have reported, and true ones.
 
-    A row for each order, that of zero loss (a loss below 1e-4 of the largest squared teacher) apart: `stopped`
-    starts would have been counted there, `hits` end there; both as frequencies of all starts of the campaign with 95%
-    intervals (Wilson). A start that retired before the stop is counted where it ends. Order null: starts
-    whose order is undefined, or that reached neither the stop nor an end. `campaign` is a name or an id. Raises
-    InputError for a stop that no start is watched for, or an unknown campaign.
+    A start that retired before the stop is counted where it ends.
+
+    Args:
+        catalogue: A catalogue.
+        campaign: Name or id of a campaign.
+        gradient_norm: A gradient norm to stop at, over the root mean square norm of a teacher: 1e-3, 1e-4 or 1e-6.
+        flow_time: Or a flow time: 1e2, 1e3, 1e4 or 1e5. Give one of the two.
+
+    Returns:
+        A row for each order, that of zero loss apart (a loss below 1e-4 of the largest squared norm of a teacher).
+            `stopped` starts would have been counted there, and `hits` end there; both with their shares of all starts
+            of the campaign and 95% intervals (Wilson). Order null has the starts whose order is not defined, or that
+            reached neither the stop nor an end.
+
+    Raises:
+        InputError: For another stop, or an unknown campaign.
     """
     position = _position(gradient_norm, flow_time)
     check_text("campaign", campaign)

@@ -25,9 +25,14 @@ MOST_DEGREE, CONTRADICTED = 4, 0.01
 
 
 class Curve(NamedTuple):
-    """A fitted curve at its points, its interval, its coefficients in powers of x, and how far points scatter about it.
+    """A fitted curve with its interval.
 
-    `dispersion` is the mean squared residual over what sampling explains: near 1 where the curve is right.
+    Attributes:
+        value: The curve at the points asked for.
+        low: Low end of its interval there.
+        high: High end there.
+        coefficients: Of the powers of (x - mean)/(half range), from 0 on.
+        dispersion: Mean squared residual over what sampling explains: near 1 where the curve is right.
     """
 
     value: NDArray[np.float64]
@@ -61,8 +66,18 @@ def fit_share(
     """A share with a logit that is a polynomial in x: the most likely one, by iteratively reweighted least squares.
 
     The interval of the curve is widened by the dispersion where it exceeds 1 (quasi-likelihood). McCullagh & Nelder
-    (1989), Generalized Linear Models, ch. 4. Coefficients are of powers of (x - mean)/(half range). Raises InputError
-    for too few points.
+    (1989), Generalized Linear Models, ch. 4.
+
+    Args:
+        x: Widths (n,).
+        hits: Numbers of starts (n,) that are in the share.
+        starts: Numbers of all starts (n,).
+        at: Widths at which you want the curve.
+        degree: Degree of the polynomial.
+        confidence: Of the interval of the curve.
+
+    Raises:
+        InputError: For fewer than `degree` + 3 different widths.
     """
     x, hits, n = (np.asarray(value, np.float64) for value in (x, hits, starts))
     _check(x, degree)
@@ -88,7 +103,19 @@ def fit_share(
 def fit_mean(
     x: ArrayLike, means: ArrayLike, errors: ArrayLike, at: ArrayLike, degree: int, confidence: float = 0.95
 ) -> Curve:
-    """A mean that is a polynomial in x, by least squares weighted with the standard errors; the rest as `fit_share`."""
+    """A mean that is a polynomial in x, by least squares weighted with the standard errors.
+
+    Args:
+        x: Widths (n,).
+        means: Means (n,).
+        errors: Their standard errors (n,).
+        at: Widths at which you want the curve.
+        degree: Degree of the polynomial.
+        confidence: Of the interval of the curve, widened as in `fit_share`.
+
+    Raises:
+        InputError: For fewer than `degree` + 3 different widths.
+    """
     x, means, errors = (np.asarray(value, np.float64) for value in (x, means, errors))
     _check(x, degree)
     X, weight = _basis(x, x, degree), 1 / np.maximum(errors, 1e-12) ** 2
@@ -140,13 +167,23 @@ def trend(
 ) -> pa.Table:
     """The share of the global minimum (or the mean order) at each size, and a curve in the width through them.
 
-    A row for each sample. Samples that differ in K and M alone, at one K - M, lie on one curve (a law with d = M,
-    whatever M, is one law), where they are enough for one: `curve` with its interval, null otherwise. Its degree is
-    the given one, or the lowest up to MOST_DEGREE that the points do not contradict; `dispersion` far above 1 says
-    that they do.
-    `low` and `high` are Wilson's for shares, normal ones for means. `counted` are the starts in the mean, or all. The
-    global minimum is the lowest known of a landscape.
-    Raises InputError.
+    The global minimum is the lowest that is known of a landscape. Samples that differ in K and M alone, at one K - M,
+    lie on one curve. A law with d = M, whatever M, is one law here.
+
+    Args:
+        catalogue: A catalogue, or what `enumerate_minima` found.
+        of: `global`, the share of all starts that end in the global minimum, or `order`, the mean order.
+        confidence: Of every interval.
+        degree: Degree of the curve; by default the lowest up to 4 that the points do not contradict.
+        **selection: Which starts, by the keywords of `StartSelection`.
+
+    Returns:
+        A row for each sample: `value` with `low` and `high`, Wilson's for shares, normal ones for means; `curve` with
+            its interval, null where the widths are too few for one; `dispersion`, far above 1 where the points
+            contradict the curve; `counted`, the starts in the mean, or all.
+
+    Raises:
+        InputError: For names that do not exist, or another `of`.
     """
     if of not in QUANTITIES:
         raise InputError(f"`of` must be one of {', '.join(QUANTITIES)}, got {of!r}.")

@@ -15,7 +15,7 @@ FLOORS = """
 errors constraints stop_levels notebook progress
 activations parsing process_checks symmetry
 storage validation
-loss tolerances
+initial_law loss tolerances
 problem
 dynamics points
 minima starts
@@ -53,6 +53,7 @@ MATHEMATICS = (
         "symmetry",
         "validation",
         "loss",
+        "initial_law",
         "tolerances",
     ),
     *("problem", "dynamics", "points", "minima", "starts", "lanes", "sgd", "follow", "replay"),
