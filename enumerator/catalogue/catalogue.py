@@ -325,15 +325,7 @@ class Catalogue:
         return self._select("initial_overlaps", selection)
 
     def landscape(self, landscape_id: str) -> Landscape:
-        """One landscape.
-
-        Args:
-            landscape_id: Its id, as in the column of that name.
-
-        Raises:
-            InputError: If there is none.
-            CatalogueError: If its row was altered.
-        """
+        """The landscape with the id `landscape_id`. Raises InputError if there is none, CatalogueError if altered."""
         return records.landscape_among(self.landscapes(landscape=landscape_id), landscape_id)
 
     def minimum(self, name: str) -> Minimum:
