@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 # What a page may load from elsewhere: nothing. What it may lead to when it is clicked: anything.
 _LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 _STAYS = {"canonical", "alternate", "edit"}
+# What a style sheet loads: pictures and fonts, and other sheets.
+_IN_STYLE = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""", re.IGNORECASE)
 
 
 class _Page(HTMLParser):
@@ -20,15 +23,25 @@ class _Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.places: set[str] = set()
+        self.in_style = False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         found = {name: value or "" for name, value in attrs}
         self.places |= {found[name] for name in ("id", "name") if name in found}
+        self.in_style = tag == "style"
+        self.loads += _IN_STYLE.findall(found.get("style", ""))
         if tag == "a" and "href" in found:
             self.links.append(found["href"])
         elif tag in _LOADS and _LOADS[tag] in found and found.get("rel") not in _STAYS:
             self.loads.append(found[_LOADS[tag]])
+
+    def handle_data(self, data):
+        if self.in_style:
+            self.loads += _IN_STYLE.findall(data)
+
+    def handle_endtag(self, tag):
+        self.in_style = False
 
 
 def _target(page: Path, link: str, site: Path) -> Path:
@@ -60,4 +73,7 @@ def broken(site: Path) -> list[str]:
     lines = []
     for path, page in pages.items():
         lines += [f"{path.relative_to(site)} {line}" for line in _on_page(path, page, pages, site)]
+    for path in sorted(site.rglob("*.css")):
+        loads = _IN_STYLE.findall(path.read_text(encoding="utf-8"))
+        lines += [f"{path.relative_to(site)} loads {load} from another host" for load in loads]
     return lines

@@ -8,7 +8,7 @@ from typing import Any
 
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.catalogue.selection import output_schema
-from scripts.site.text import cell, code, described, table
+from scripts.site.text import cell, code, described, prose, table
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 
@@ -17,8 +17,67 @@ _HEAD = """\
 
 A catalogue holds six tables. Matrices are flat lists, row by row, beside their sizes. Weights, distances and gradients
 are in [reduced units](../glossary.md#reduced-units). `enumerator export` writes these descriptions beside the data.
+A name in colour leads to the page that explains it.
 
 """
+# The pages that explain what a column or a setting holds, by its name.
+EXPLAINED = {
+    "Q": "../glossary.md#overlaps",
+    "R": "../glossary.md#overlaps",
+    "T": "../glossary.md#overlaps",
+    "activation": "../glossary.md#activation",
+    "anti_aligned": "../glossary.md#order",
+    "campaign_id": "../glossary.md#campaign",
+    "campaign_name": "../guides/campaigns.md",
+    "campaign_names": "../guides/campaigns.md",
+    "constraint": "../concepts/constraints.md",
+    "distance_error": "../concepts/one-pass-sgd.md",
+    "dynamics": "../glossary.md#dynamics",
+    "effective_students": "../glossary.md#effective-network",
+    "family": "../concepts/overlaps.md",
+    "first_campaign_name": "../guides/campaigns.md",
+    "flat_dimension": "../concepts/flat-families.md",
+    "flow_time": "../glossary.md#flow-time",
+    "frequency": "../glossary.md#frequency",
+    "grid": "../guides/campaigns.md",
+    "hits": "../glossary.md#hit",
+    "initial": "../glossary.md#initial-law",
+    "isotropy": "../glossary.md#isotropy",
+    "label": "../glossary.md#label",
+    "landscape_id": "../glossary.md#landscape",
+    "lingered": "../concepts/lingering.md",
+    "lingered_for": "../concepts/lingering.md",
+    "lingered_on": "../concepts/lingering.md",
+    "lingering": "../concepts/lingering.md",
+    "lingering_time": "../concepts/lingering.md",
+    "minimum_id": "../concepts/identity.md",
+    "orbit_size_log10": "../glossary.md#orbit",
+    "outcome": "../glossary.md#outcome",
+    "radius": "../glossary.md#ball",
+    "saddle_id": "../glossary.md#saddle",
+    "sample": "../glossary.md#sample",
+    "second_layer": "../concepts/second-layer.md",
+    "second_layer_law": "../concepts/second-layer.md",
+    "second_layer_weights": "../glossary.md#normal-form",
+    "shard_size": "../glossary.md#shard",
+    "start_index": "../glossary.md#start",
+    "starts": "../glossary.md#start",
+    "stop_anti_aligned": "../glossary.md#early-stop",
+    "stop_flow_time": "../glossary.md#early-stop",
+    "stop_loss": "../glossary.md#early-stop",
+    "tolerances": "../glossary.md#tolerances",
+    "verdict": "../glossary.md#verdict",
+    "verdict_above": "../glossary.md#verdict",
+}
+# The pages to read beside a table.
+BESIDE = {
+    "minima": "[When two minima are one](../concepts/identity.md), [Flat families](../concepts/flat-families.md)",
+    "saddles": "[Lingering](../concepts/lingering.md)",
+    "starts": "[When a start is done](../concepts/ends.md), [Lingering](../concepts/lingering.md)",
+    "campaigns": "[Campaigns and grids](../guides/campaigns.md)",
+    "landscapes": "[Overlaps and families](../concepts/overlaps.md)",
+    "initial_overlaps": "[Campaigns and grids](../guides/campaigns.md)",
+}
 
 # What a query adds to the stored columns.
 ADDED = {
@@ -49,6 +108,16 @@ ADDED = {
 }
 
 
+# What is asked for most stands first.
+SHOWN = ("minima", "saddles", "starts", "campaigns", "landscapes", "initial_overlaps")
+assert set(SHOWN) == set(TABLE_NAMES)
+
+
+def _name(key: str) -> str:
+    """A name, as a link where a page explains it."""
+    return f"[{code(key)}]({EXPLAINED[key]})" if key in EXPLAINED else code(key)
+
+
 def _type(column: dict[str, Any]) -> str:
     shape = column.get("shape")
     matrix = f" ({', '.join(shape)})" if shape else ""
@@ -59,32 +128,42 @@ def _section(name: str) -> str:
     schema = json.loads((SCHEMAS / f"{name}.json").read_text())
     stored = {column["name"]: column for column in schema["columns"]}
     rows = [
-        (code(key), _type(column), cell(described(f"column `{key}` of `{name}`", column.get("description"))))
+        (_name(key), _type(column), cell(described(f"column `{key}` of `{name}`", column.get("description"))))
         for key, column in stored.items()
     ]
     added = [
-        (code(field.name), code(str(field.type)), cell(described(f"`{field.name}` of `{name}`", ADDED.get(field.name))))
+        (
+            _name(field.name),
+            code(str(field.type)),
+            cell(described(f"`{field.name}` of `{name}`", ADDED.get(field.name))),
+        )
         for field in output_schema(name)
         if field.name not in stored
     ]
-    text = f"## {name}\n\n{described(f'table `{name}`', schema.get('description'))}\n\n"
-    text += table(("column", "type", "meaning"), rows)
-    return text + ("\nEvery query adds:\n\n" + table(("column", "type", "meaning"), added) if added else "") + "\n"
+    header = ("column", "type", "meaning")
+    text = f"## {name}\n\n{prose(described(f'table `{name}`', schema.get('description')))}\n\n" + table(header, rows)
+    text += "\nEvery query adds:\n\n" + table(header, added) if added else ""
+    return text + f"\nRead beside it: {described(f'what to read beside `{name}`', BESIDE.get(name))}.\n"
 
 
 def _allowed(setting: dict[str, Any]) -> str:
     if "enum" in setting:
         return " or ".join(code(str(value)) for value in setting["enum"])
-    return code(str(setting.get("type", "any")))
+    kinds = [code(entry.get("type", "object")) for entry in setting.get("anyOf", [setting])]
+    return " or ".join(kinds)
 
 
 def _campaign_file() -> str:
     schema = json.loads((SCHEMAS / "campaign.json").read_text())
     rows = [
         (
-            code(key),
+            _name(key),
             _allowed(setting),
-            code(json.dumps(setting["default"])) if "default" in setting else "",
+            "required"
+            if key in schema["required"]
+            else code(json.dumps(setting["default"]))
+            if "default" in setting
+            else "",
             cell(described(f"`{key}` of a campaign file", setting.get("description"))),
         )
         for key, setting in schema["properties"].items()
@@ -94,5 +173,17 @@ def _campaign_file() -> str:
 
 
 def page() -> str:
-    """One section for each table, then the settings of a campaign file."""
-    return _HEAD + "\n".join(_section(name) for name in TABLE_NAMES) + _campaign_file()
+    """A table of the tables, one section for each, then the settings of a campaign file."""
+    rows = []
+    for name in SHOWN:
+        schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+        rows.append((f"[`{name}`](#{name})", cell(schema["description"])))
+    rows.append(("[campaign file](#the-campaign-file)", "What `enumerator run` reads: the settings of a campaign."))
+    return (
+        _HEAD
+        + table(("table", "what it holds"), rows)
+        + "\n"
+        + "\n".join(map(_section, SHOWN))
+        + "\n"
+        + _campaign_file()
+    )
