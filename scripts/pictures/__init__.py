@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-MODULES = ("identity",)
+MODULES = ("identity", "constraints", "second_layer")
 
 
 def all_pictures() -> dict[str, Callable[[], Figure]]:

@@ -1,4 +1,4 @@
-"""What the README tells contributors: an activation, constraint or dynamics is a class or stepper, and one line."""
+"""What docs/contribute.md tells: an activation, constraint or dynamics is a class or stepper, and one line."""
 
 import numpy as np
 import pytest
