@@ -74,8 +74,8 @@ def _changed_fields(value: Any) -> dict[str, Any]:
 class Landscape:
     """What fixes the minima: K students, M teachers, T, activation, constraint, second layer. No dimension in it.
 
-    The student is f(x) = sum_k a_k g(w_k.x / sqrt d), and the loss is half its mean squared distance from the
-    teacher's sum_m g(v_m.x / sqrt d) under x ~ N(0, I_d). T = V V^T / d holds the overlaps of the teachers.
+    The student is f(x) = sum_k a_k g(w_k.x / sqrt d), the teacher f*(x) = sum_m g(v_m.x / sqrt d). The loss is half
+    their mean squared difference under x ~ N(0, I_d). T = V V^T / d holds the overlaps of the teachers.
 
     Args:
         students: K, the number of neurons of the student, at most 1,024.

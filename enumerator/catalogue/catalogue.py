@@ -86,6 +86,207 @@ class Catalogue:
             return block(repr(self), note(str(error)))
         return block(repr(self), facts(rows))
 
+    # Reading
+
+    def minima(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The minima selected, one row each, with their hits, starts and frequency in the campaigns selected.
+
+        `hits` counts the starts that ended in the minimum. `starts` counts all starts of these campaigns on the
+        landscape, whatever their outcome, and `frequency` is hits/starts. It is null where the campaigns differ in
+        more than the seed: a frequency belongs to one dynamics and one initial law. Without a keyword you get all
+        minima with all columns, by K, M, activation and loss.
+
+        Keyword Args:
+            students (int): Only landscapes with so many students.
+            teachers (int): Only landscapes with so many teachers.
+            activation (str): Only landscapes with this activation. It is `relu`, `leaky_relu` or `erf`.
+            landscape (str): Only this landscape. Give its id, as in `landscapes`.
+            campaign (str): Only this campaign; hits count in it. Give its name or id, as in `campaigns`. With this
+                keyword or one of the next four, minima that these campaigns have not met are left out.
+            dynamics (str): Only campaigns with this dynamics. It is a name such as `gradient-flow`, without settings.
+            dimension (int): Only campaigns with this input dimension d.
+            scale (float): Only campaigns with this scale of the initial weights.
+            seed (int): Only campaigns with this seed.
+            where (str): Only rows for which this SQL condition on the columns holds. It may name the counts too:
+                `"loss > 0.01 and hits >= 3"`, `"anti_aligned in (1, 2)"`, `"isotropy = 'S6 x S1'"`,
+                `"verdict <> 'minimum'"`, `"flat_dimension = 0"`.
+            columns (str or list): Only these columns, in this order: `"label,loss"` or `["label", "loss"]`.
+            sort (str or list): Columns to sort by: `"loss"` from the lowest, `"-loss"` or `"loss desc"` from the
+                highest. Rows that agree in the first column are sorted by the second: `"students,-hits"`. Nulls come
+                last.
+            limit (int): At most so many rows.
+            offset (int): Leave out so many rows first: `limit=100, offset=200` is the third hundred.
+
+        Returns:
+            The rows. The reference of the tables explains the columns; `campaign_names` and `first_campaign_name` come
+                with the counts.
+
+        Raises:
+            InputError: For a column, campaign or choice that does not exist, or a condition with a mistake.
+            TypeError: For another keyword.
+            CatalogueError: If the catalogue cannot be read.
+
+        Examples:
+            >>> atlas = en.Catalogue("atlas")
+            >>> atlas.minima(where="loss > 0 and hits >= 3", columns="label,hits,frequency").to_pylist()
+            [{'label': 'relu.7.7.0232027', 'hits': 4, 'frequency': 0.0625}]
+            >>> atlas.minima(students=7, sort="-frequency", limit=1)["label"].to_pylist()
+            ['relu.7.7.0']
+            >>> atlas.minima(campaign="relu.7.7.flow.d1000.s0", sort=["anti_aligned", "-hits"]).num_rows
+            2
+        """
+        return self._select("minima", selection)
+
+    def saddles(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The saddles that starts ended or lingered on, one row each, with the same counts as `minima`.
+
+        `lingered` counts the starts that lingered there before they left; `lingering_time` is their median flow time.
+
+        Args:
+            **selection: As in `minima`.
+        """
+        return self._select("saddles", selection)
+
+    def starts(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The starts selected, one row each, whatever their outcome.
+
+        `loss`, `gradient_norm` and `flow_time` are those at which the start retired; `end_loss` is the loss of the
+        minimum or saddle in which it ends.
+
+        Args:
+            **selection: As in `minima`, with the columns of `starts`: `where="outcome = 'unfinished'"`.
+        """
+        return self._select("starts", selection)
+
+    def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The campaigns selected, one row each, with their names; `starts` is the number stored now.
+
+        Args:
+            **selection: As in `minima`, with the columns of `campaigns`: `where="status = 'running'"`.
+        """
+        return self._select("campaigns", selection)
+
+    def landscapes(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The landscapes selected, one row each; `teacher` says in words what T is.
+
+        Args:
+            **selection: As in `minima`, with the columns of `landscapes`. Those that the campaigns selected do not
+                have are left out.
+        """
+        return self._select("landscapes", selection)
+
+    def initial_overlaps(self, **selection: Unpack[Selection]) -> pa.Table:
+        """The given starts of campaigns that begin from a table, one row each, whether they were run or not.
+
+        Args:
+            **selection: As in `minima`, with the columns of `initial_overlaps`.
+        """
+        return self._select("initial_overlaps", selection)
+
+    def minimum(self, name: str) -> Minimum:
+        """One minimum or saddle: its row, with its counts over all campaigns, and its network.
+
+        It has a column more than `minima`: `orbit_size`, the exact number of its copies, in digits.
+
+        Args:
+            name: Its label, such as `relu.9.9.0374890`, or its id.
+
+        Raises:
+            InputError: If there is none; the message has the nearest labels.
+        """
+        (row,) = self.minimum_row(name).to_pylist()
+        return Minimum(row, partial(self.landscape, row["landscape_id"]))
+
+    def landscape(self, landscape_id: str) -> Landscape:
+        """The landscape with the id `landscape_id`. Raises InputError if there is none, CatalogueError if altered."""
+        return records.landscape_among(self.landscapes(landscape=landscape_id), landscape_id)
+
+    def campaign(self, name: str) -> Campaign:
+        """A campaign, rebuilt from its stored settings, and from its given overlaps if it has any.
+
+        Args:
+            name: Its name, as in `campaigns`, or its id.
+
+        Raises:
+            InputError: For an unknown campaign.
+            CatalogueError: If what is stored does not give its id, or is not there.
+        """
+        return self.campaign_table.rebuild(self.campaign_id(name))
+
+    def sql(self, query: str) -> pa.Table:
+        """The result of one SELECT statement over the tables, in the SQL of DuckDB.
+
+        The tables are landscapes, initial_overlaps, campaigns, minima, saddles and starts. Nothing else can be read,
+        and nothing can be written. Counts such as `hits` are no columns here: count the rows of `starts`.
+
+        Args:
+            query: The statement.
+
+        Returns:
+            Its rows.
+
+        Raises:
+            InputError: For any other statement, and for one with a mistake.
+
+        Examples:
+            >>> atlas = en.Catalogue("atlas")
+            >>> atlas.sql(
+            ...     "select label, outcome, count(*) as n from starts join minima using (minimum_id) "
+            ...     "group by label, outcome order by n desc"
+            ... ).to_pandas()
+                          label    outcome   n
+            0        relu.7.7.0  converged  60
+            1  relu.7.7.0232027  converged   4
+        """
+        return run(query, self.datasets(), hint=f"The tables are {', '.join(TABLE_NAMES)}")
+
+    def _select(self, name: str, selection: Selection) -> pa.Table:
+        return self.snapshot(needed(name, selection)).select(name, selection)
+
+    def campaign_id(self, name: str) -> str:
+        """The id of the campaign called `name`, which may be an id. Raises InputError, with the nearest ones."""
+        if isinstance(name, str) and self.campaign_table.row(name) is not None:
+            return name
+        chosen = campaign_ids({"campaign": name}, self.datasets({"campaigns"})) or []
+        return chosen[0]
+
+    def minimum_row(self, name: str) -> pa.Table:
+        """The row that `minimum` gives of `name`, a label or id, as a table. Raises InputError."""
+        tables = self.snapshot({"landscapes", "campaigns", "minima", "saddles", "starts"})
+        found = tables.minimum_row(check_text("minimum", name))
+        if found is None:
+            raise InputError(f"no minimum {name!r} in {self.store.address} ({nearest(name, tables.labels())}).")
+        return found
+
+    def points(self, landscape_id: str, table: str = "minima") -> list[KnownPoint]:
+        """The minima or saddles of a landscape as stationary points.
+
+        Args:
+            landscape_id: The landscape.
+            table: `minima` or `saddles`.
+
+        Raises:
+            InputError: For an unknown landscape.
+        """
+        tables = self.store.open_all({"landscapes", table})
+        rows = self.store.rows(tables["landscapes"], f"landscape_id = {quoted(landscape_id)}")
+        if not rows:
+            raise InputError(f"no landscape {landscape_id!r} in {self.store.address}.")
+        return list(self.point_tables[table].known(tables[table], records.landscape_from_row(rows[0])))
+
+    def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> Snapshot:
+        """The tables `names` as they are now, all at one moment."""
+        return snapshot(self.store, names)
+
+    def readable(self) -> Snapshot:
+        """All tables at one moment, without the rows of damaged files: every byte of them is read first."""
+        return readable(self.store)
+
+    def datasets(self, names: Iterable[str] = TABLE_NAMES) -> Datasets:
+        """The rows of the tables `names` as queries see them: every row that one of them names is in the other."""
+        names = tuple(names)
+        return self.snapshot(names).datasets(names)
+
     # Writing
 
     def register(self, campaign: Campaign, shard_size: int, device: str) -> CampaignRecord:
@@ -191,207 +392,6 @@ class Catalogue:
             self.store.claims.give_up(campaign_id)
         if status != "stopped" or not self.store.claims.is_claimed(campaign_id):
             self.campaign_table.set_status(campaign_id, status, self._stored(campaign_id))
-
-    # Reading
-
-    def points(self, landscape_id: str, table: str = "minima") -> list[KnownPoint]:
-        """The minima or saddles of a landscape as stationary points.
-
-        Args:
-            landscape_id: The landscape.
-            table: `minima` or `saddles`.
-
-        Raises:
-            InputError: For an unknown landscape.
-        """
-        tables = self.store.open_all({"landscapes", table})
-        rows = self.store.rows(tables["landscapes"], f"landscape_id = {quoted(landscape_id)}")
-        if not rows:
-            raise InputError(f"no landscape {landscape_id!r} in {self.store.address}.")
-        return list(self.point_tables[table].known(tables[table], records.landscape_from_row(rows[0])))
-
-    def campaign(self, name: str) -> Campaign:
-        """A campaign, rebuilt from its stored settings, and from its given overlaps if it has any.
-
-        Args:
-            name: Its name, as in `campaigns`, or its id.
-
-        Raises:
-            InputError: For an unknown campaign.
-            CatalogueError: If what is stored does not give its id, or is not there.
-        """
-        return self.campaign_table.rebuild(self.campaign_id(name))
-
-    def campaign_id(self, name: str) -> str:
-        """The id of the campaign called `name`, which may be an id. Raises InputError, with the nearest ones."""
-        if isinstance(name, str) and self.campaign_table.row(name) is not None:
-            return name
-        chosen = campaign_ids({"campaign": name}, self.datasets({"campaigns"})) or []
-        return chosen[0]
-
-    def minima(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The minima selected, one row each, with their hits, starts and frequency in the campaigns selected.
-
-        `hits` counts the starts that ended in the minimum. `starts` counts all starts of these campaigns on the
-        landscape, whatever their outcome, and `frequency` is hits/starts. It is null where the campaigns differ in
-        more than the seed: a frequency belongs to one dynamics and one initial law. Without a keyword you get all
-        minima with all columns, by K, M, activation and loss.
-
-        Keyword Args:
-            students (int): Only landscapes with so many students.
-            teachers (int): Only landscapes with so many teachers.
-            activation (str): Only landscapes with this activation. It is `relu`, `leaky_relu` or `erf`.
-            landscape (str): Only this landscape. Give its id, as in `landscapes`.
-            campaign (str): Only this campaign; hits count in it. Give its name or id, as in `campaigns`. With this
-                keyword or one of the next four, minima that these campaigns have not met are left out.
-            dynamics (str): Only campaigns with this dynamics. It is a name such as `gradient-flow`, without settings.
-            dimension (int): Only campaigns with this input dimension d.
-            scale (float): Only campaigns with this scale of the initial weights.
-            seed (int): Only campaigns with this seed.
-            where (str): Only rows for which this SQL condition on the columns holds. It may name the counts too:
-                `"loss > 0.01 and hits >= 3"`, `"anti_aligned in (1, 2)"`, `"isotropy = 'S6 x S1'"`,
-                `"verdict <> 'minimum'"`, `"flat_dimension = 0"`.
-            columns (str or list): Only these columns, in this order: `"label,loss"` or `["label", "loss"]`.
-            sort (str or list): Columns to sort by: `"loss"` from the lowest, `"-loss"` or `"loss desc"` from the
-                highest. Rows that agree in the first column are sorted by the second: `"students,-hits"`. Nulls come
-                last.
-            limit (int): At most so many rows.
-            offset (int): Leave out so many rows first: `limit=100, offset=200` is the third hundred.
-
-        Returns:
-            The rows. `schemas/minima.json` explains the columns; `campaign_names` and `first_campaign_name` come with
-                the counts.
-
-        Raises:
-            InputError: For a column, campaign or choice that does not exist, or a condition with a mistake.
-            TypeError: For another keyword.
-            CatalogueError: If the catalogue cannot be read.
-
-        Examples:
-            >>> atlas = en.Catalogue("atlas")
-            >>> atlas.minima(where="loss > 0 and hits >= 3", columns="label,hits,frequency").to_pylist()
-            [{'label': 'relu.7.7.0232027', 'hits': 4, 'frequency': 0.0625}]
-            >>> atlas.minima(students=7, sort="-frequency", limit=1)["label"].to_pylist()
-            ['relu.7.7.0']
-            >>> atlas.minima(campaign="relu.7.7.flow.d1000.s0", sort=["anti_aligned", "-hits"]).num_rows
-            2
-        """
-        return self._select("minima", selection)
-
-    def saddles(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The saddles that starts ended or lingered on, one row each, with the same counts as `minima`.
-
-        `lingered` counts the starts that lingered there before they left; `lingering_time` is their median flow time.
-
-        Args:
-            **selection: As in `minima`.
-        """
-        return self._select("saddles", selection)
-
-    def starts(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The starts selected, one row each, whatever their outcome.
-
-        `loss`, `gradient_norm` and `flow_time` are those at which the start retired; `end_loss` is the loss of the
-        minimum or saddle in which it ends.
-
-        Args:
-            **selection: As in `minima`, with the columns of `starts`: `where="outcome = 'unfinished'"`.
-        """
-        return self._select("starts", selection)
-
-    def campaigns(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The campaigns selected, one row each, with their names; `starts` is the number stored now.
-
-        Args:
-            **selection: As in `minima`, with the columns of `campaigns`: `where="status = 'running'"`.
-        """
-        return self._select("campaigns", selection)
-
-    def landscapes(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The landscapes selected, one row each; `teacher` says in words what T is.
-
-        Args:
-            **selection: As in `minima`, with the columns of `landscapes`. Those that the campaigns selected do not
-                have are left out.
-        """
-        return self._select("landscapes", selection)
-
-    def initial_overlaps(self, **selection: Unpack[Selection]) -> pa.Table:
-        """The given starts of campaigns that begin from a table, one row each, whether they were run or not.
-
-        Args:
-            **selection: As in `minima`, with the columns of `initial_overlaps`.
-        """
-        return self._select("initial_overlaps", selection)
-
-    def landscape(self, landscape_id: str) -> Landscape:
-        """The landscape with the id `landscape_id`. Raises InputError if there is none, CatalogueError if altered."""
-        return records.landscape_among(self.landscapes(landscape=landscape_id), landscape_id)
-
-    def minimum(self, name: str) -> Minimum:
-        """One minimum or saddle: its row, with its counts over all campaigns, and its network.
-
-        It has a column more than `minima`: `orbit_size`, the exact number of its copies, in digits.
-
-        Args:
-            name: Its label, such as `relu.9.9.0374890`, or its id.
-
-        Raises:
-            InputError: If there is none; the message has the nearest labels.
-        """
-        (row,) = self.minimum_row(name).to_pylist()
-        return Minimum(row, partial(self.landscape, row["landscape_id"]))
-
-    def minimum_row(self, name: str) -> pa.Table:
-        """The row that `minimum` gives of `name`, a label or id, as a table. Raises InputError."""
-        tables = self.snapshot({"landscapes", "campaigns", "minima", "saddles", "starts"})
-        found = tables.minimum_row(check_text("minimum", name))
-        if found is None:
-            raise InputError(f"no minimum {name!r} in {self.store.address} ({nearest(name, tables.labels())}).")
-        return found
-
-    def _select(self, name: str, selection: Selection) -> pa.Table:
-        return self.snapshot(needed(name, selection)).select(name, selection)
-
-    def snapshot(self, names: Iterable[str] = TABLE_NAMES) -> Snapshot:
-        """The tables `names` as they are now, all at one moment."""
-        return snapshot(self.store, names)
-
-    def readable(self) -> Snapshot:
-        """All tables at one moment, without the rows of damaged files: every byte of them is read first."""
-        return readable(self.store)
-
-    def datasets(self, names: Iterable[str] = TABLE_NAMES) -> Datasets:
-        """The rows of the tables `names` as queries see them: every row that one of them names is in the other."""
-        names = tuple(names)
-        return self.snapshot(names).datasets(names)
-
-    def sql(self, query: str) -> pa.Table:
-        """The result of one SELECT statement over the tables, in the SQL of DuckDB.
-
-        The tables are landscapes, initial_overlaps, campaigns, minima, saddles and starts. Nothing else can be read,
-        and nothing can be written. Counts such as `hits` are no columns here: count the rows of `starts`.
-
-        Args:
-            query: The statement.
-
-        Returns:
-            Its rows.
-
-        Raises:
-            InputError: For any other statement, and for one with a mistake.
-
-        Examples:
-            >>> atlas = en.Catalogue("atlas")
-            >>> atlas.sql(
-            ...     "select label, outcome, count(*) as n from starts join minima using (minimum_id) "
-            ...     "group by label, outcome order by n desc"
-            ... ).to_pandas()
-                          label    outcome   n
-            0        relu.7.7.0  converged  60
-            1  relu.7.7.0232027  converged   4
-        """
-        return run(query, self.datasets(), hint=f"The tables are {', '.join(TABLE_NAMES)}")
 
 
 def _where(points: list[StationaryPoint], flags: list[bool], wanted: bool) -> list[StationaryPoint]:

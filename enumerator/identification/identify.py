@@ -95,8 +95,8 @@ def identify(
 ) -> Identification:
     """The known point nearest to a network, and that in which the gradient flow from there ends.
 
-    Give weights W, with V where the teachers are not sqrt d times the first M unit vectors; or overlaps Q and R, with T
-    where the teachers are not orthonormal. Say which landscape is meant by `landscape`, or by `teachers`; or by
+    Give weights W, with V unless the teachers are sqrt d times the first M unit vectors. Or give overlaps Q and R, with
+    T unless the teachers are orthonormal. Say which landscape is meant by `landscape`, or by `teachers`; or by
     neither, if the arrays tell which of the catalogue it is. A second layer that is trained is taken to be ones.
 
     Args:

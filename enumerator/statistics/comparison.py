@@ -66,10 +66,10 @@ def marginal_test(pairs: ArrayLike) -> tuple[float, int, float, float]:
     Stuart (1955), Biometrika 42, 412; Maxwell (1970), Br. J. Psychiatry 116, 651. A start is discordant if it ends in
     different classes. Classes with fewer than 10 discordant starts are pooled.
 
-    Where all classes are so rare none is pooled, and the p-value is exact: the chance of such a statistic or a larger
-    one if the two ends of each discordant start are exchanged or not at random. With more than 2^15 ways to exchange
-    them it is the chance among 2^15 random ways of a fixed seed, the observed one included (Phipson & Smyth (2010),
-    Stat. Appl. Genet. Mol. Biol. 9, 39). So it is no less than 2^-15.
+    Where all classes are so rare none is pooled, and the p-value is exact. It is the chance of such a statistic or a
+    larger one if the two ends of each discordant start are exchanged or not at random. With more than 2^15 ways to
+    exchange them it is the chance among 2^15 random ways of a fixed seed, the observed one included (Phipson & Smyth
+    (2010), Stat. Appl. Genet. Mol. Biol. 9, 39). So it is no less than 2^-15.
 
     Args:
         pairs: Counts (C, C) of the starts by the class of their end, by the first dynamics (row) and the second.

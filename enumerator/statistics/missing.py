@@ -61,10 +61,10 @@ def _hit_once(minima: int) -> str:
 def missing_mass(
     hits: ArrayLike, starts: int, held_out: tuple[int, int] | None = None, confidence: float = 0.95
 ) -> MissingMass:
-    """Turing's estimate, minima hit once over all starts, with its interval where there is a valid one.
+    """The probability that the next start ends in a minimum that was not seen, with its interval where one is valid.
 
-    Good (1953), Biometrika 40, 237; the variance of Esty (1983), Ann. Stat. 11, 905, at the unknown mass instead of
-    the estimate, as in Wilson's interval.
+    It is Turing's estimate, minima hit once over all starts: Good (1953), Biometrika 40, 237. The variance is that of
+    Esty (1983), Ann. Stat. 11, 905, at the unknown mass instead of the estimate, as in Wilson's interval.
 
     Args:
         hits: Number of starts (C,) that ended in each minimum seen; zeros are left out.
@@ -121,10 +121,11 @@ class Richness:
 
 
 def richness(hits: ArrayLike, starts: int, confidence: float = 0.95) -> Richness:
-    """Chao1 (Chao 1984, Scand. J. Stat. 11, 265), bias-corrected, with the interval of Chao (1987), and iChao1.
+    """How many minima there are, at least, from how often each was hit: Chao1 and iChao1.
 
-    iChao1 (Chiu, Wang, Walther & Chao 2014, Biometrics 70, 671, eq. 6) uses those hit three and four times too,
-    with f4 = 1 where there is none.
+    Chao1 (Chao 1984, Scand. J. Stat. 11, 265) is bias-corrected, with the interval of Chao (1987). iChao1 uses the
+    minima hit three and four times too, with f4 = 1 where there is none (Chiu, Wang, Walther & Chao 2014, Biometrics
+    70, 671, eq. 6).
 
     Args:
         hits: Number of starts (C,) that ended in each minimum seen; zeros are left out.
@@ -240,12 +241,12 @@ class NewMinima:
 
 
 def new_minima(hits: ArrayLike, starts: int, more: int, confidence: float = 0.95) -> NewMinima:
-    """Good & Toulmin's series, smoothed: valid up to about starts x log(starts) further starts.
+    """How many new minima more starts would find: Good & Toulmin's series, smoothed.
 
-    Orlitsky, Suresh & Wu (2016), PNAS 113, 13283: the series is cut at a binomial length of k trials with success
-    2/(2 + t), t = more/starts; no prediction is possible beyond t of the order of log(starts). Minima hit often,
-    whose terms are nothing but noise, drop out. The interval adds the Poisson noise of what is found to that of the
-    estimate (Efron & Thisted 1976, Biometrika 63, 435, sec. 4).
+    It is valid up to about starts x log(starts) further starts. The series is cut at a binomial length of k trials with
+    success 2/(2 + t), t = more/starts (Orlitsky, Suresh & Wu 2016, PNAS 113, 13283). So the terms of minima hit often,
+    which are nothing but noise, drop out. The interval adds the Poisson noise of what is found to that of the estimate
+    (Efron & Thisted 1976, Biometrika 63, 435, sec. 4).
 
     Args:
         hits: Number of starts (C,) that ended in each minimum seen; zeros are left out.
