@@ -6,32 +6,27 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-import enumerator as en
-from enumerator.replay import replay
 from scripts.pictures.look import WIDTH
+from scripts.pictures.runs import enumeration, path
 
-SIZE, STARTS = 7, 60
+Matrix = NDArray[np.float64]
 
 
 def orders() -> Figure:
     """Q and R of two starts as they retired, and of their minimum in canonical order."""
-    landscape = en.Landscape(SIZE, SIZE)
-    found = en.enumerate_minima(landscape, starts=STARTS)
+    found = enumeration(7, 7, 60)
     shown = next(row for row in found.minima.to_pylist() if row["anti_aligned"] == 1)
     ends = [row["start_index"] for row in found.starts.to_pylist() if row["minimum_id"] == shown["minimum_id"]]
-    columns = [(f"start {index}", *_retired(found.result.campaign, index)) for index in ends[:2]]
+    columns: list[tuple[str, Matrix, Matrix]] = []
+    for index in ends[:2]:
+        way = path(found.result.campaign, index)
+        columns.append((f"start {index}", way.Q[-1], way.R[-1]))
     minimum = found.minimum(shown["minimum_id"])
     columns.append(("canonical order", minimum.Q, minimum.R))
     return _drawn(columns)
 
 
-def _retired(campaign: en.Campaign, index: int) -> list[NDArray[np.float64]]:
-    """Q and R of a start as it retired."""
-    last = replay(campaign, index).to_pylist()[-1]
-    return [np.array(last[name]).reshape(SIZE, SIZE) for name in "QR"]
-
-
-def _drawn(columns: list[tuple[str, NDArray[np.float64], NDArray[np.float64]]]) -> Figure:
+def _drawn(columns: list[tuple[str, Matrix, Matrix]]) -> Figure:
     drawn = Figure(figsize=(WIDTH, 3.7), layout="constrained")
     axes = drawn.subplots(2, len(columns))
     for (title, *matrices), column in zip(columns, axes.T, strict=True):
