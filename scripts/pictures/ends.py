@@ -35,7 +35,7 @@ def balls() -> Figure:
         ax.text(1.1, point.radius * 1.08, f"radius, order {order}", color=colour, va="bottom")
         ax.plot(starts.flow_time[start], starts.distance[start], "s", color=colour, zorder=4)
     ax.plot([], [], "s", color=BLACK, label="where the start retired")
-    ax.legend(loc="upper right", handletextpad=0.2)
+    ax.legend(loc="lower left", handletextpad=0.2)
     ax.set(xscale="log", yscale="log", xlim=(1, 4000), ylim=(1e-5, 4), xlabel="flow time")
     ax.set_ylabel("distance to the minimum")
     return drawn
