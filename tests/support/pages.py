@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -9,10 +10,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from tests.support.object_store import object_store
 from tests.support.project import PROJECT
 
 # Starts that a run on a page gets here, and flow time of one-pass SGD.
@@ -22,11 +26,13 @@ _PATIENCE = 400
 # Languages of blocks that run, and of those that do not: output, and what needs a cloud or another program.
 RUN = {"sh", "python", "toml"}
 SHOWN = {"text", "console", "json", "sql", "r", "julia", "yaml", "html"}
-# What stays at work while the page goes on, and where it answers once it does.
+# What stays at work while the page goes on, where it answers once it does, and the option that names another port.
 _SERVERS = {
     "enumerator serve": ("8000", "/health", "--port"),
     "ray start": ("8265", "/api/version", "--dashboard-port"),
 }
+# The port of an object store, which is there when a page first names it, with the bucket `bucket`.
+_STORE = "9000"
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def made_small(text: str) -> str:
     def fewer(match: re.Match[str]) -> str:
         return match[1] + str(min(int(match[2].replace("_", "")), STARTS))
 
-    text = re.sub(r"(\bstarts ?= ?|--starts )([\d_]+)", fewer, text)
+    text = re.sub(r"(\bstarts(?: ?= ?|\": )|--starts )([\d_]+)", fewer, text)
     return re.sub(r"(one-pass-sgd .*--flow-time )(\d+)", lambda m: m[1] + str(min(int(m[2]), FLOW_TIME)), text)
 
 
@@ -88,7 +94,11 @@ class Reader:
         self.folder, self.environment = folder, environment
         self.names: dict[str, Any] = {"__name__": "__page__"}
         self.servers: list[subprocess.Popen[bytes]] = []
+        self.stores = ExitStack()
         self.ports: dict[str, str] = {}
+        # A page that is answered with an error does not do what it says.
+        (folder / ".curlrc").write_text("silent\nshow-error\nfail-with-body\n")
+        self.environment["CURL_HOME"] = str(folder)
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "scripts").symlink_to(PROJECT / "scripts")
         examples = folder / "docs" / "examples"
@@ -101,13 +111,15 @@ class Reader:
         for server in reversed(self.servers):
             server.terminate()
             server.wait(60)
+        self.stores.close()
 
     def follow(self, block: Block, page: Path) -> None:
         """Do what a block says. Raises what Python raises, or AssertionError with what a command said."""
         text = made_small(self._elsewhere(block.text))
         where = f"{page.relative_to(PROJECT)}, line {block.line}"
         if block.language == "python":
-            exec(compile(text, where, "exec"), self.names)
+            with patch.dict(os.environ, self.environment):
+                exec(compile(text, where, "exec"), self.names)
         elif block.language == "toml":
             name = re.match(r"# (\S+\.toml)\n", text)
             assert name, f"{where}: the first line of a toml block is its name, as a comment."
@@ -117,13 +129,18 @@ class Reader:
 
     def _elsewhere(self, text: str) -> str:
         """The same at ports that nobody else has, and without the installation, which was done."""
-        for port, _, _ in _SERVERS.values():
-            free = self.ports.setdefault(port, str(_free_port()))
-            text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
+        text = re.sub(r"\b127\.0\.0\.1:(\d+)", lambda match: f"127.0.0.1:{self._port(match[1])}", text)
         quickstart = (PROJECT / "scripts" / "quickstart").read_text().rstrip().rpartition("\n")[2]
         quickstart = quickstart.replace('exec "$venv/', '".venv/').removesuffix(' "$@"')
         assert quickstart.startswith('".venv/bin/enumerator" run ')
         return re.sub(r"^scripts/test\b.*$", "true", text.replace("scripts/quickstart", quickstart), flags=re.MULTILINE)
+
+    def _port(self, port: str) -> str:
+        """A port that nobody else has, in the place of one on the page."""
+        if port not in self.ports:
+            is_store = port == _STORE
+            self.ports[port] = str(self.stores.enter_context(object_store()) if is_store else _free_port())
+        return self.ports[port]
 
     def _type(self, text: str, where: str) -> None:
         """Type lines into a terminal; one that stays at work gets a terminal of its own."""
@@ -141,10 +158,10 @@ class Reader:
     def _run(self, script: str, where: str) -> None:
         if not script.strip():
             return
-        # What a block exports holds for the next one.
+        # What a block sets holds for the next one.
         ended = "\nenv -0 > .exported\n"
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script + ended],
+            ["bash", "-aeuo", "pipefail", "-c", script + ended],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -159,13 +176,15 @@ class Reader:
     def _serve(self, line: str, server: str) -> None:
         port, path, option = _SERVERS[server]
         command, _, _ = line.partition(" #")
-        script = f"{command.rstrip()} {option} {self.ports[port]}"
+        if (named := re.search(rf"{option} (\d+)", command)) is not None:
+            port, command = named[1], command.replace(named[0], "")
+        script = f"{command.rstrip()} {option} {self._port(port)}"
         said = self.folder / f"{port}.log"
         with said.open("wb") as log:
             asked = ["bash", "-c", f"exec env {script}"]
             started = subprocess.Popen(asked, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         self.servers.append(started)
         until = time.monotonic() + 120
-        while not _answers(f"http://127.0.0.1:{self.ports[port]}{path}"):
+        while not _answers(f"http://127.0.0.1:{self._port(port)}{path}"):
             assert started.poll() is None and time.monotonic() < until, f"{script}: {said.read_text()}"
             time.sleep(0.2)
