@@ -31,9 +31,7 @@ def test_every_block_says_what_it_is(name):
 def test_a_page_does_what_it_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
-    settings = {"PYTHONPATH": str(PROJECT), "MPLBACKEND": "Agg", "COLUMNS": "120"}
-    # On a busy machine the head of a cluster takes its time to start.
-    reader = Reader(tmp_path, os.environ | settings | {"RAY_raylet_start_wait_time_s": "300"})
+    reader = Reader(tmp_path, dict(os.environ, PYTHONPATH=str(PROJECT), MPLBACKEND="Agg", COLUMNS="120"))
     try:
         for block in blocks(PAGES[name]):
             if block.language in RUN:
