@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -160,18 +161,30 @@ class Reader:
             return
         # What a block sets holds for the next one.
         ended = "\nenv -0 > .exported\n"
-        done = subprocess.run(
-            ["bash", "-aeuo", "pipefail", "-c", script + ended],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-        )
+        done = self._typed(script + ended)
         assert done.returncode == 0, f"{where}:\n{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         assert "Traceback" not in done.stderr, done.stderr[-4000:]
         exported = (self.folder / ".exported").read_text().split("\0")[:-1]
         self.environment = dict(entry.split("=", 1) for entry in exported)
+
+    def _typed(self, script: str) -> subprocess.CompletedProcess[str]:
+        """What a shell did. Where it takes too long, all that it started is asked to end: runs end their Ray then."""
+        shell = subprocess.Popen(
+            ["bash", "-aeuo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            out, err = shell.communicate(timeout=_PATIENCE)
+        except BaseException:
+            os.killpg(shell.pid, signal.SIGTERM)
+            shell.communicate(timeout=60)
+            raise
+        return subprocess.CompletedProcess(script, shell.returncode, out, err)
 
     def _serve(self, line: str, server: str) -> None:
         port, path, option = _SERVERS[server]
