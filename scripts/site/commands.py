@@ -120,10 +120,11 @@ def _overview(commands: dict[str, Any]) -> str:
     """All commands with a line each, group by group."""
     rows = []
     for title, group in GROUPS.items():
-        for position, name in enumerate(group):
+        rows.append((f"**{title}**", ""))
+        for name in group:
             text = described(f"`enumerator {name}`", commands[name].help)
-            rows.append((title if position == 0 else "", f"[`{name}`](#{name})", cell(first_sentence(text))))
-    return table(("to", "command", "what it does"), rows)
+            rows.append((f"[`{name}`](#{name})", cell(first_sentence(text))))
+    return table(("command", "what it does"), rows)
 
 
 def _before(group: Any) -> str:

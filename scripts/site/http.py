@@ -149,10 +149,11 @@ def page() -> str:
     rows, text = [], ""
     for title, members in groups.items():
         text += f"\n## {title}\n\n" + "\n".join(_section(*each, common) for each in members)
-        for position, (path, method, operation) in enumerate(members):
+        rows.append((f"**{title}**", ""))
+        for path, method, operation in members:
             what = cell(first_sentence(described(f"{method.upper()} {path}", operation.get("description"))))
             link = f"[`{method.upper()} {path}`](#{_place(path, method)})"
-            rows.append((title if position == 0 else "", link, what))
-    overview = table(("group", "request", "what it answers"), rows)
+            rows.append((link, what))
+    overview = table(("request", "what it answers"), rows)
     errors = _ERRORS + table(("status", "when"), [(code(status), cell(text)) for status, text in common.items()])
     return _HEAD + prose(description["info"]["description"].strip()) + f"\n\n{overview}\n{errors}{text}"
