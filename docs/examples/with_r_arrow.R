@@ -1,4 +1,4 @@
-# Untested. The same from Parquet, with the package arrow (or nanoparquet, its call is alike): Rscript with_r_arrow.R starts.parquet minima.parquet
+# Untested. The same from Parquet, with the package arrow: Rscript with_r_arrow.R starts.parquet minima.parquet
 library(arrow)
 files <- commandArgs(trailingOnly = TRUE)
 starts <- read_parquet(files[1], col_select = "minimum_id")
