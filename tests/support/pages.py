@@ -27,10 +27,11 @@ _PATIENCE = 400
 # Languages of blocks that run, and of those that do not: output, and what needs a cloud or another program.
 RUN = {"sh", "python", "toml"}
 SHOWN = {"text", "console", "json", "sql", "r", "julia", "yaml", "html"}
-# What stays at work while the page goes on, where it answers once it does, and the option that names another port.
+# What stays at work while the page goes on: its port, where it answers once it does, the option that names another
+# port, and what it says when all of it is up.
 _SERVERS = {
-    "enumerator serve": ("8000", "/health", "--port"),
-    "ray start": ("8265", "/api/version", "--dashboard-port"),
+    "enumerator serve": ("8000", "/health", "--port", "Serving"),
+    "ray start": ("8265", "/api/version", "--dashboard-port", "Ray runtime started"),
 }
 # The port of an object store, which is there when a page first names it, with the bucket `bucket`.
 _STORE = "9000"
@@ -187,7 +188,7 @@ class Reader:
         return subprocess.CompletedProcess(script, shell.returncode, out, err)
 
     def _serve(self, line: str, server: str) -> None:
-        port, path, option = _SERVERS[server]
+        port, path, option, up = _SERVERS[server]
         command, _, _ = line.partition(" #")
         if (named := re.search(rf"{option} (\d+)", command)) is not None:
             port, command = named[1], command.replace(named[0], "")
@@ -198,6 +199,6 @@ class Reader:
             started = subprocess.Popen(asked, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         self.servers.append(started)
         until = time.monotonic() + 120
-        while not _answers(f"http://127.0.0.1:{self._port(port)}{path}"):
+        while up not in said.read_text() or not _answers(f"http://127.0.0.1:{self._port(port)}{path}"):
             assert started.poll() is None and time.monotonic() < until, f"{script}: {said.read_text()}"
             time.sleep(0.2)
