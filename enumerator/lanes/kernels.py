@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from enumerator.activations.geometry import Teachers
@@ -97,10 +98,12 @@ class _Programs:
             return jax.vmap(lambda x: fast_loss(self.equations.g, x[:, :-2], V, constant, x[:, -2]))(W)
         return jax.vmap(lambda w: fast_loss(self.equations.g, w, V, constant))(W)
 
-    def passed(self, V: Teachers, states: WatchedLane, lanes: Array) -> Passed:
+    def passed_entries(self, _: Teachers, states: WatchedLane, lanes: Array) -> list[Array]:
         entries = (states.seen, states.entered, states.left, states.gradient_norms, states.weights)
-        seen, entered, left, norms, weights = (leaf[lanes] for leaf in entries)
-        return Passed(seen, entered, left, norms, weights, jax.vmap(lambda W: self.losses(V, W))(weights))
+        return [leaf[lanes] for leaf in entries]
+
+    def passed_losses(self, V: Teachers, weights: Array) -> Array:
+        return jax.vmap(lambda W: self.losses(V, W))(weights)
 
 
 @lru_cache(maxsize=32)
@@ -121,6 +124,13 @@ def kernels_of(
         V = np.eye(axes)
         return jax.jit(lambda _, *rest: function(V, *rest), donate_argnums=donated)
 
+    entries, losses_of = compiled(programs.passed_entries), compiled(programs.passed_losses)
+
+    def passed(V: Teachers, states: WatchedLane, lanes: ArrayLike) -> Passed:
+        # Two programs: that of the losses is then the same for a large batch and a small one.
+        of_lanes = entries(V, states, lanes)
+        return Passed(*of_lanes, losses_of(V, of_lanes[-1]))
+
     return Kernels(
         compiled(programs.empty),
         compiled(programs.refill, 2),
@@ -128,5 +138,5 @@ def kernels_of(
         compiled(programs.advance, 2),
         compiled(programs.lasts),
         compiled(programs.losses),
-        compiled(programs.passed),
+        passed,
     )

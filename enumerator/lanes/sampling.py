@@ -18,21 +18,22 @@ from enumerator.minima.effective import release_dead
 from enumerator.problem import Campaign, Landscape
 
 
-def sample_weights(key: PRNGKeyArray, students: int, rank: int, dimension: int, scale: float) -> Float[Array, "K D"]:
-    """Lift of the overlaps of w ~ N(0, scale^2 I_d), D = rank + min(K, d - rank), in reduced weights (w/sqrt d).
+def sample_weights(
+    key: PRNGKeyArray, students: int, rank: int, degrees: Float[Array, " width"], unit: Float[Array, ""]
+) -> Float[Array, "K D"]:
+    """Lift of the overlaps of w ~ N(0, unit^2 I_d), D = rank + width.
 
     The parallel part is Gaussian; the perpendicular Gram matrix is Wishart with d - rank degrees
-    of freedom, drawn by its Bartlett factor: a chi of d - rank - j degrees on the diagonal of column
+    of freedom, drawn by its Bartlett factor: a chi of d - rank - j `degrees` on the diagonal of column
     j = 0, 1, ..., N(0, 1) below, zero above. Cost and memory do not depend on d.
     """
-    width = min(students, dimension - rank)
+    width = len(degrees)
     parallel_key, diagonal_key, below_key = jax.random.split(key, 3)
     parallel = jax.random.normal(parallel_key, (students, rank), dtype=jnp.float64)
-    degrees = jnp.asarray(dimension - rank - np.arange(width), dtype=jnp.float64)
     chi = jnp.sqrt(jax.random.chisquare(diagonal_key, degrees, dtype=jnp.float64)) if width else jnp.zeros(0)
     below = jax.random.normal(below_key, (students, width), dtype=jnp.float64)
     perpendicular = jnp.tril(below, -1) + jnp.eye(students, width) * chi[None, :]
-    return jnp.concatenate([parallel, perpendicular], axis=1) * (scale / np.sqrt(dimension))
+    return jnp.concatenate([parallel, perpendicular], axis=1) * unit
 
 
 def start_key(seed: int | Integer[Array, ""], index: Integer[Array, ""]) -> PRNGKeyArray:
@@ -52,7 +53,11 @@ def lane_width(campaign: Campaign) -> int:
     return rank + min(landscape.students, law.dimension - rank) + extra
 
 
-def initial_weights(campaign: Campaign, indices: NDArray[np.int64], block: int = 0) -> NDArray[np.float64]:
+# Starts are drawn so many at a time, or more: drawing takes milliseconds, and compiling it for another shape seconds.
+FEWEST_DRAWN = 256
+
+
+def initial_weights(campaign: Campaign, indices: NDArray[np.int64], block: int = FEWEST_DRAWN) -> NDArray[np.float64]:
     """Lifted weights (n, K, D) of the starts with the given indices (n,), drawn at least `block` at a time.
 
     A fixed `block` keeps one compiled shape; no start depends on it.
@@ -63,8 +68,11 @@ def initial_weights(campaign: Campaign, indices: NDArray[np.int64], block: int =
     if law.Q is not None and law.R is not None:
         weights = np.stack([_given_weights(landscape, law.Q[index], law.R[index]) for index in indices])
     else:
-        draw = _sampler(landscape.students, landscape.teacher_rank, law.dimension, law.scale)
-        weights = landscape.equations.manifold.project(np.asarray(draw(campaign.seed, at))[: len(indices)])
+        rank, unit = landscape.teacher_rank, law.scale / np.sqrt(law.dimension)
+        degrees = np.float64(law.dimension - rank - np.arange(min(landscape.students, law.dimension - rank)))
+        draw = _sampler(landscape.students, rank)
+        drawn = np.asarray(draw(campaign.seed, at, degrees, unit))[: len(indices)]
+        weights = landscape.equations.manifold.project(drawn)
     if landscape.second_layer == "fixed":
         return weights
     layer = _layer_sampler(landscape.students, law.second_layer)
@@ -92,14 +100,20 @@ def start_classes(campaign: Campaign, indices: NDArray[np.int64]) -> NDArray[np.
     return np.stack([trivial if found is None else found for found in classes])
 
 
+# The generator's rounds are many lines, which are no faster for being optimised; no number depends on it.
+_HARDLY_OPTIMISED = {"xla_backend_optimization_level": 1}
+
+
 @lru_cache(maxsize=32)
-def _sampler(students: int, rank: int, dimension: int, scale: float) -> Callable[[int, Array], Array]:
-    """Compiled once per law: seed and indices (n,) to lifted weights (n, K, D)."""
+def _sampler(students: int, rank: int) -> Callable[..., Array]:
+    """Compiled once for all dimensions that give the same shape: see `sample_weights`, for indices (n,)."""
 
-    def draw(seed: Integer[Array, ""], index: Integer[Array, ""]) -> Float[Array, "K D"]:
-        return sample_weights(start_key(seed, index), students, rank, dimension, scale)
+    def draw(
+        seed: Integer[Array, ""], index: Integer[Array, ""], degrees: Float[Array, " width"], unit: Float[Array, ""]
+    ) -> Float[Array, "K D"]:
+        return sample_weights(start_key(seed, index), students, rank, degrees, unit)
 
-    return jax.jit(jax.vmap(draw, in_axes=(None, 0)))
+    return jax.jit(jax.vmap(draw, in_axes=(None, 0, None, None)), compiler_options=_HARDLY_OPTIMISED)
 
 
 # Folded into the key of a start: its second layer shares nothing with its weights.

@@ -15,7 +15,7 @@ from enumerator.lanes.batch import BatchShape, Lanes, Queue, SinglePrecisionLane
 from enumerator.lanes.ends import Basins, End
 from enumerator.lanes.implicit_finish import can_be_finished, finish
 from enumerator.lanes.kernels import Passed
-from enumerator.lanes.sampling import start_classes
+from enumerator.lanes.sampling import FEWEST_DRAWN, start_classes
 from enumerator.problem import Campaign
 from enumerator.process_checks import check_jax
 from enumerator.starts import Lingering, Outcome, ShardResult, StartRows, orders_of_long_students, shard_result
@@ -69,7 +69,7 @@ class _RetiringLanes(Lanes):
         self.can_finish = can_be_finished(campaign)
         self.rows = StartRows(campaign.landscape)
         self.lingerings: list[Lingering] = []
-        queue = Queue(campaign, indices, 4 * shape.lanes)
+        queue = Queue(campaign, indices, max(FEWEST_DRAWN, 4 * shape.lanes))
         is_mixed = campaign.tolerances.single_above > 0
         self.source = SinglePrecisionLanes(campaign, symmetries, shape, queue) if is_mixed else queue
         self.look_below = np.zeros(shape.lanes)

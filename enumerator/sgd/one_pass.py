@@ -40,8 +40,6 @@ Parameters = dict[str, Array]
 _SAMPLES = 0x5347D
 # On a CPU the weights of a batch and their average keep within this many bytes, those of its second-level cache.
 _CACHE_BYTES = 1 << 20
-# Starts are drawn at least so many at a time, whatever the batch: one compiled shape, as in the other dynamics.
-_DRAWN = 64
 # Updates are numbered by 32 bits in the keys of the samples.
 _MOST_UPDATES = 2**32
 
@@ -208,7 +206,7 @@ class Runs:
         self.landscape, self.plan, self.done = landscape, plan, 0
         self.V = jnp.asarray(landscape.teacher_factor)
         self.keys = jax.vmap(lambda index: sample_key(campaign.seed, index))(jnp.asarray(indices, dtype=jnp.int64))
-        drawn, parameters = initial_weights(campaign, indices, block=_DRAWN), {}
+        drawn, parameters = initial_weights(campaign, indices), {}
         if landscape.second_layer == "trained":
             drawn, parameters["second_layer"] = drawn[..., :-EXTRA], jnp.asarray(drawn[..., -EXTRA])
         parameters["first_layer"] = jnp.asarray(embedded(drawn, plan.dimension))

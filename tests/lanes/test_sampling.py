@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from enumerator.lanes import sampling
 from enumerator.lanes.sampling import initial_weights, lane_width
 from enumerator.loss.overlaps import check_feasible, feasibility, lift
 from enumerator.problem import Campaign, InitialLaw, Landscape
@@ -45,6 +46,20 @@ def test_any_dimension_costs_the_same_width():
     W = initial_weights(Campaign(Landscape(4, 3), law=InitialLaw(10**6)), np.arange(50))
     # Norms concentrate at the scale, within the 1/sqrt(d) of the law.
     assert np.abs(np.linalg.norm(W, axis=2) - 1).max() < 5e-3
+
+
+def test_all_dimensions_of_one_shape_share_a_program(monkeypatch):
+    """Drawing takes milliseconds, and its program, which is the longest of a run, seconds to compile."""
+    traced, draw = [], sampling.sample_weights
+    monkeypatch.setattr(sampling, "sample_weights", lambda *given: (traced.append(given), draw(*given))[1])
+    sampling._sampler.cache_clear()
+    starts = [
+        initial_weights(Campaign(Landscape(2, 2), law=law), np.arange(count))
+        for law, count in ((InitialLaw(20), 5), (InitialLaw(10**6, scale=0.5), 3))
+    ]
+    sampling._sampler.cache_clear()
+    assert len(traced) == 1
+    assert [W.shape for W in starts] == [(5, 2, 4), (3, 2, 4)]
 
 
 def test_a_start_depends_on_seed_and_index_alone():
