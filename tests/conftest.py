@@ -59,8 +59,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 # The files that take longest, which begin first: a long one at the end would run beside nothing.
 LONGEST = (
-    *("driver", "ends", "second_layer", "hanging", "faults", "precision", "teachers", "service", "service_safety"),
-    *("object_store", "crashes", "kills", "replay", "signals", "collisions", "readme", "store_model"),
+    *("driver", "pages", "ends", "hanging", "second_layer", "faults", "precision", "teachers", "service"),
+    *("service_safety", "object_store", "crashes", "kills", "replay", "signals", "collisions", "readme", "store_model"),
 )
 
 

@@ -21,6 +21,7 @@ from enumerator.points import Student
 from enumerator.starts import Outcome
 from enumerator.verification.verify import verify
 from tests.support.references import plain_loss
+from tests.support.shapes import FEW
 
 LEAKY, ERF = activation_named("leaky_relu", 0.3), activation_named("erf")
 # Rounding of sums of some dozens of terms of size one, amplified by derivatives up to 1/norm.
@@ -123,7 +124,7 @@ def test_slope_near_one_is_the_landscape_of_a_linear_network():
     """Only zero loss: M directions of curvature K s, those of s/2 |sum w - sum v|^2, the rest of order (1 - s)^2."""
     slope = 0.9
     landscape = Landscape(4, 4, activation="leaky_relu", activation_slope=slope)
-    result = follow_shard(Campaign(landscape, law=InitialLaw(4)), 0, 100)
+    result = follow_shard(Campaign(landscape, law=InitialLaw(4)), 0, 100, FEW)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     (point,) = [point for point in result.points if point.verdict != "saddle"]
     spectrum = np.sort(point.hessian_spectrum)
@@ -142,7 +143,7 @@ def test_erf_specialises_and_its_symmetric_plateau_is_a_saddle(M):
     assert point.verdict == "saddle"
     # Students that are short and nearly equal, as in the paper: they linger there, and specialise.
     W = plateau / 2 + 1e-7 * np.random.default_rng(0).normal(size=(10, M, M))
-    result = follow_shard(Campaign(landscape, law=InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W)), 0, 10)
+    result = follow_shard(Campaign(landscape, law=InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W)), 0, 10, FEW)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     ends = [result.points[k] for k in set(result.starts.point.tolist())]
     assert [end.verdict for end in ends] == ["minimum"]
@@ -153,7 +154,7 @@ def test_erf_specialises_and_its_symmetric_plateau_is_a_saddle(M):
 
 def test_erf_with_more_students_has_opposite_pairs():
     """Two students beyond the teachers cancel; one vanishes: both are the class of zero loss."""
-    pairs = follow_shard(Campaign(Landscape(4, 2, activation="erf"), law=InitialLaw(10)), 0, 40)
+    pairs = follow_shard(Campaign(Landscape(4, 2, activation="erf"), law=InitialLaw(10)), 0, 40, FEW)
     (end,) = [pairs.points[k] for k in set(pairs.starts.point.tolist())]
     assert (end.loss < 1e-15, end.verdict, end.flat_dimension, end.effective_students) == (True, "flat-minimum", 2, 2)
     alone = examine(Student(Landscape(4, 3, activation="erf"), np.eye(3), None), Campaign(Landscape(4, 3)).tolerances)
@@ -182,7 +183,7 @@ def test_gradient_descent_is_that_on_weights_step_by_step():
 
 
 def test_gradient_descent_ends_in_minima_and_a_step_too_large_in_none():
-    small = follow_shard(Campaign(Landscape(6, 6), Dynamics("gradient-descent", step=0.2), InitialLaw(6)), 0, 64)
+    small = follow_shard(Campaign(Landscape(6, 6), Dynamics("gradient-descent", step=0.2), InitialLaw(6)), 0, 64, FEW)
     assert (small.starts.outcome == Outcome.CONVERGED).all()
     large = Campaign(Landscape(6, 6), Dynamics("gradient-descent", step=2.0), InitialLaw(6))
     assert not (follow_shard(large, 0, 2).starts.outcome == Outcome.CONVERGED).any()
@@ -197,7 +198,7 @@ def test_verification_agrees_by_its_own_route(tmp_path, landscape):
     atlas = Catalogue(tmp_path / "atlas", create=True)
     campaign = Campaign(landscape, law=InitialLaw(20))
     atlas.register(campaign, 60, "cpu")
-    atlas.commit_shard(follow_shard(campaign, 0, 60), 0, 60)
+    atlas.commit_shard(follow_shard(campaign, 0, 60, FEW), 0, 60)
     atlas.finish(campaign.id)
     assert atlas.minima().num_rows >= 1
     assert verify(atlas, sample=4).to_pylist() == []

@@ -14,6 +14,7 @@ from enumerator.minima.balls import hessian_lipschitz
 from enumerator.starts import Outcome
 from enumerator.verification.recompute import recompute
 from enumerator.verification.verify import verify
+from tests.support.shapes import FEW
 
 SMOOTH, CENTRED = "smooth_relu", "centred_relu"
 # Rounding of sums of some dozens of terms of size one.
@@ -87,7 +88,7 @@ def test_it_is_enumerated_verified_and_identified(tmp_path, capsys):
     for name, dynamics in ((SMOOTH, Dynamics()), (CENTRED, Dynamics("gradient-descent", step=0.5))):
         campaign = Campaign(Landscape(3, 2, activation=name), dynamics, InitialLaw(5))
         atlas.register(campaign, 20, "cpu")
-        result = follow_shard(campaign, 0, 20)
+        result = follow_shard(campaign, 0, 20, FEW)
         assert (result.starts.outcome == Outcome.CONVERGED).all()
         atlas.commit_shard(result, 0, 20)
         atlas.finish(campaign.id)

@@ -14,6 +14,7 @@ from enumerator.minima.balls import geodesic_ball
 from enumerator.minima.curvature import curvature_of
 from enumerator.starts import Outcome
 from enumerator.verification.verify import verify
+from tests.support.shapes import FEW
 
 CONSTRAINTS = ["normalized", "orthonormalized"]
 
@@ -46,7 +47,7 @@ def test_the_flow_stays_on_the_manifold_and_descends(constraint, dynamics):
 def test_second_order_is_that_along_curves_on_the_manifold(constraint):
     """Second differences of the loss along retracted straight lines, at a stationary point outside the span."""
     landscape = Landscape(4, 3, constraint=constraint)
-    points = follow_shard(Campaign(landscape, law=InitialLaw(20)), 0, 40).points
+    points = follow_shard(Campaign(landscape, law=InitialLaw(20)), 0, 40, FEW).points
     point = next(point for point in points if point.W.shape[1] > 3)
     manifold, V = landscape.equations.manifold, np.eye(3)
     at = curvature_of(landscape.equations, point.W, V)
@@ -74,7 +75,7 @@ def test_second_order_is_that_along_curves_on_the_manifold(constraint):
 def test_inside_the_ball_the_gradient_points_inwards(constraint):
     landscape = Landscape(4, 3, constraint=constraint)
     manifold, V = landscape.equations.manifold, np.eye(3)
-    points = follow_shard(Campaign(landscape, law=InitialLaw(20)), 0, 40).points
+    points = follow_shard(Campaign(landscape, law=InitialLaw(20)), 0, 40, FEW).points
     point = max(points, key=lambda point: point.radius)
     radius = geodesic_ball(point, min(point.hessian_min, point.perpendicular_min))[0]
     assert radius == pytest.approx(point.radius)
@@ -93,7 +94,7 @@ def test_the_minima_are_those_of_projected_descent_from_scratch():
     """K = M = 6 on the sphere against plain projected gradient descent on weights in d = 12."""
     landscape = Landscape(6, 6, constraint="normalized")
     campaign = Campaign(landscape, law=InitialLaw(12))
-    result = follow_shard(campaign, 0, 12)
+    result = follow_shard(campaign, 0, 12, FEW)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     descend = jax.jit(jax.grad(lambda W: weight_loss(landscape.g, W, jnp.eye(6))))
     for index, W in enumerate(initial_weights(campaign, np.arange(12))):
@@ -106,9 +107,9 @@ def test_the_minima_are_those_of_projected_descent_from_scratch():
 
 def test_more_students_than_teachers_leave_the_span():
     """No K > r orthonormal students fit into the span; on the sphere the lowest level is not zero."""
-    stiefel = follow_shard(Campaign(Landscape(4, 3, constraint="orthonormalized"), law=InitialLaw(20)), 0, 40)
+    stiefel = follow_shard(Campaign(Landscape(4, 3, constraint="orthonormalized"), law=InitialLaw(20)), 0, 40, FEW)
     assert {point.W.shape[1] for point in stiefel.points} == {4}
-    sphere = follow_shard(Campaign(Landscape(4, 3, constraint="normalized"), law=InitialLaw(20)), 0, 40)
+    sphere = follow_shard(Campaign(Landscape(4, 3, constraint="normalized"), law=InitialLaw(20)), 0, 40, FEW)
     assert min(point.loss for point in sphere.points) > 0.1
     for result in (stiefel, sphere):
         assert (result.starts.outcome == Outcome.CONVERGED).all()
@@ -140,7 +141,7 @@ def test_verification_agrees_by_its_own_route(tmp_path, landscape):
     atlas = Catalogue(tmp_path / "atlas", create=True)
     campaign = Campaign(landscape, law=InitialLaw(20))
     atlas.register(campaign, 60, "cpu")
-    atlas.commit_shard(follow_shard(campaign, 0, 60), 0, 60)
+    atlas.commit_shard(follow_shard(campaign, 0, 60, FEW), 0, 60)
     atlas.finish(campaign.id)
     assert atlas.minima().num_rows >= 1
     assert verify(atlas, sample=4).to_pylist() == []

@@ -7,16 +7,14 @@ from scipy.integrate import solve_ivp
 from enumerator.dynamics.implicit import implicit_flow
 from enumerator.errors import InputError
 from enumerator.follow import check_solvable
-from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.sampling import initial_weights
 from enumerator.lanes.solve import solve_starts
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from enumerator.replay import replay
 from enumerator.starts import Outcome, Starts
+from tests.support.shapes import FEW
 from tests.support.stiff_reference import flow_end
 
-# For a few starts: the programs of a larger batch would be compiled for nothing.
-FEW = BatchShape(lanes=8)
 # Lanes that explicit steps do not finish in 50,000 evaluations either.
 SOON = Tolerances(max_evaluations=20_000)
 

@@ -9,11 +9,12 @@ from enumerator.follow import follow_shard
 from enumerator.lanes.batch import BatchShape
 from enumerator.lanes.sampling import initial_weights
 from enumerator.minima.distinct import match_points
-from enumerator.minima.polish import polish
+from enumerator.minima.polish import compiled_polish
 from enumerator.minima.stability import network_of
 from enumerator.points import Student
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape, Tolerances
 from enumerator.starts import Outcome
+from tests.support.shapes import FEW
 from tests.support.stiff_reference import flow_end
 
 
@@ -24,7 +25,8 @@ def ends_by_stiff_solver(campaign, points, count):
     ends = []
     for W in weights:
         end = flow_end(W, landscape.teacher_factor, 1e6)[:, : landscape.teacher_rank]
-        polished = np.asarray(polish(landscape.g, jnp.asarray(end), jnp.asarray(landscape.teacher_factor))[0])
+        polished = compiled_polish(landscape.g, jnp.asarray(end), jnp.asarray(landscape.teacher_factor))[0]
+        polished = np.asarray(polished)
         # The end is the stationary point itself, to the accuracy of a stop at 1e-9.
         assert np.linalg.norm(polished - end) < 1e-5
         ends.append(match_points([network_of(Student(landscape, polished, None))], points)[0])
@@ -35,8 +37,8 @@ def ends_by_stiff_solver(campaign, points, count):
 def test_minima_reached_are_those_of_a_stiff_solver(dimension):
     """30 starts in all, at K = M = 9; `scripts/validate basins` compares 200 at K = M = 17."""
     campaign = Campaign(Landscape(9, 9), law=InitialLaw(dimension))
-    count = 20 if dimension == 9 else 10
-    result = follow_shard(campaign, 0, count)
+    count, shape = (20, BatchShape()) if dimension == 9 else (10, FEW)
+    result = follow_shard(campaign, 0, count, shape)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     assert len(result.points) >= 2
     assert np.array_equal(result.starts.point, ends_by_stiff_solver(campaign, result.points, count))
@@ -45,7 +47,7 @@ def test_minima_reached_are_those_of_a_stiff_solver(dimension):
 def test_batch_and_shard_do_not_change_where_a_start_ends():
     campaign = Campaign(Landscape(8, 8), law=InitialLaw(30))
     whole = follow_shard(campaign, 0, 90, BatchShape(lanes=64, ticks=64))
-    parts = [follow_shard(campaign, a, b, BatchShape(lanes=16, ticks=10)) for a, b in ((0, 17), (17, 60), (60, 90))]
+    parts = [follow_shard(campaign, a, b, BatchShape(lanes=8, ticks=10)) for a, b in ((0, 17), (17, 60), (60, 90))]
     losses = np.concatenate([np.array([p.loss for p in part.points])[part.starts.point] for part in parts])
     assert np.abs(losses - np.array([p.loss for p in whole.points])[whole.starts.point]).max() < 1e-14
     assert len(np.unique(np.round(losses, 9))) >= 2
@@ -62,7 +64,7 @@ def test_batch_and_shard_do_not_change_where_a_start_ends():
 
 def test_what_does_not_finish_is_counted_with_its_state():
     campaign = Campaign(Landscape(6, 6), law=InitialLaw(6), tolerances=Tolerances(max_evaluations=100))
-    starts = follow_shard(campaign, 0, 20).starts
+    starts = follow_shard(campaign, 0, 20, FEW).starts
     assert len(starts) == 20
     unfinished = starts.outcome == Outcome.UNFINISHED
     assert unfinished.any()
@@ -77,7 +79,7 @@ def test_a_lane_near_a_saddle_flows_on():
     saddle = np.tile(0.6366 * direction, (2, 1))  # close to the stationary norm; the flow settles the rest
     W = saddle + 1e-7 * np.array([[1.0, -1.0], [-1.0, 1.0]])
     law = InitialLaw(Q=(W @ W.T)[None], R=W[None])
-    result = follow_shard(Campaign(Landscape(2, 2), law=law), 0, 1)
+    result = follow_shard(Campaign(Landscape(2, 2), law=law), 0, 1, FEW)
     assert result.starts.outcome[0] == Outcome.CONVERGED
     assert abs(result.points[0].loss) < 1e-15
     # It lingered: the escape at the saddle's negative eigenvalue takes a long time.
@@ -88,7 +90,7 @@ def test_a_lane_near_a_saddle_flows_on():
 def test_a_symmetric_start_ends_exactly_on_a_saddle(name):
     """One student and one teacher on a line, pointing away: the neuron dies, where another direction descends."""
     law = InitialLaw(Q=np.array([[[1.0]]]), R=np.array([[[-1.0]]]))
-    result = follow_shard(Campaign(Landscape(1, 1), Dynamics(name), law=law), 0, 1)
+    result = follow_shard(Campaign(Landscape(1, 1), Dynamics(name), law=law), 0, 1, FEW)
     assert result.starts.outcome[0] == Outcome.SADDLE
     assert result.points[0].verdict == "saddle"
     assert result.points[0].loss == pytest.approx(0.25)
@@ -105,14 +107,14 @@ SYMMETRIC_STARTS = {
 def test_the_symmetry_of_a_start_is_kept_to_its_end(W):
     """Such a lane would leave the saddle on its rounding errors; the flow itself never does."""
     law = InitialLaw(Q=(W @ W.T)[None], R=W[None])
-    result = follow_shard(Campaign(Landscape(len(W), len(W)), law=law), 0, 1)
+    result = follow_shard(Campaign(Landscape(len(W), len(W)), law=law), 0, 1, FEW)
     assert result.starts.outcome[0] == Outcome.SADDLE
     point = result.points[0]
     assert min(point.hessian_min, point.splitting_min) < 0
     # The same start without its symmetry leaves for a minimum.
     broken = W + 1e-6 * np.random.default_rng(0).normal(size=W.shape)
     law = InitialLaw(Q=(broken @ broken.T)[None], R=broken[None])
-    assert follow_shard(Campaign(Landscape(len(W), len(W)), law=law), 0, 1).starts.outcome[0] == Outcome.CONVERGED
+    assert follow_shard(Campaign(Landscape(len(W), len(W)), law=law), 0, 1, FEW).starts.outcome[0] == Outcome.CONVERGED
 
 
 def test_coherent_classes_are_what_the_flow_cannot_tell_apart():

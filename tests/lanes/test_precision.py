@@ -22,6 +22,7 @@ from enumerator.starts import Outcome
 from enumerator.symmetry.canonical import canonical_form
 from enumerator.verification.verify import verify
 from tests.support.references import RELU
+from tests.support.shapes import FEW
 
 LANDSCAPES = {
     "relu": Landscape(9, 9),
@@ -46,10 +47,11 @@ def test_single_field_is_the_double_one_to_single_rounding(name):
     landscape, rng = LANDSCAPES[name], np.random.default_rng(0)
     V = jnp.asarray(landscape.teacher_factor)
     width = V.shape[1] + (2 if landscape.equations.is_trained else 0)
+    in_single = jax.jit(in_single_precision(lambda V: gradient_flow(landscape.equations, V), V))
+    in_double = jax.jit(gradient_flow(landscape.equations, V))
     for _ in range(20):
         W = jnp.asarray(rng.normal(size=(landscape.students, width)))
-        single = in_single_precision(lambda V: gradient_flow(landscape.equations, V), V)(W)
-        double = gradient_flow(landscape.equations, V)(W)
+        single, double = in_single(W), in_double(W)
         assert single.dtype == jnp.float64
         error = float(jnp.abs(single - double).max())
         # Rounding, 6e-8, of sums of some dozen products of entries up to 3.
@@ -59,7 +61,7 @@ def test_single_field_is_the_double_one_to_single_rounding(name):
 def test_a_neuron_at_rest_stays_at_rest_in_single_precision():
     W = jnp.zeros((3, 3)).at[0, 0].set(1.0).at[1].set(1e-30)  # the second one vanishes in single precision alone
     landscape = Landscape(3, 3)
-    rate = in_single_precision(lambda V: gradient_flow(landscape.equations, V), jnp.eye(3))(W)
+    rate = jax.jit(in_single_precision(lambda V: gradient_flow(landscape.equations, V), jnp.eye(3)))(W)
     assert landscape.g == RELU and bool(jnp.isfinite(rate).all())
     assert not np.asarray(rate[1:]).any() and np.asarray(rate[0]).any()
 
@@ -69,9 +71,13 @@ def campaign(landscape: Landscape, single_above: float, **fields) -> Campaign:
     return Campaign(landscape, law=law, tolerances=Tolerances(single_above=single_above, **fields))
 
 
-@pytest.mark.parametrize(("name", "starts"), [("relu", 200), ("more students", 60), ("trained", 40), ("erf", 40)])
-def test_starts_end_where_they_do_in_double_precision(name, starts):
-    double, mixed = (follow_shard(campaign(LANDSCAPES[name], above), 0, starts) for above in (0.0, 3e-3))
+@pytest.mark.parametrize(
+    ("name", "starts", "shape"),
+    [("relu", 200, BatchShape()), ("more students", 60, FEW), ("trained", 40, FEW), ("erf", 40, FEW)],
+    ids=["relu", "more students", "trained", "erf"],
+)
+def test_starts_end_where_they_do_in_double_precision(name, starts, shape):
+    double, mixed = (follow_shard(campaign(LANDSCAPES[name], above), 0, starts, shape) for above in (0.0, 3e-3))
     assert double.campaign.id != mixed.campaign.id
     losses = [np.array([found.points[point].loss for point in found.starts.point]) for found in (double, mixed)]
     # 99.5% are promised; so few starts are all to agree. Losses of one point agree to rounding.
@@ -117,7 +123,7 @@ def test_no_end_depends_on_the_size_of_a_batch():
 
 
 def test_a_budget_spent_in_single_precision_is_spent():
-    found = follow_shard(campaign(LANDSCAPES["relu"], 3e-3, max_evaluations=60), 0, 20, BatchShape(64, 16))
+    found = follow_shard(campaign(LANDSCAPES["relu"], 3e-3, max_evaluations=60), 0, 20, BatchShape(8, 16))
     assert found.starts.outcome.tolist() == [Outcome.UNFINISHED] * 20
     # Explicit steps: the budget, at the most two to begin anew in double precision, and the ticks until the host looks.
     # Implicit ones spend it once more, in whole steps of 16.
@@ -127,7 +133,7 @@ def test_a_budget_spent_in_single_precision_is_spent():
 
 
 def test_starts_with_symmetries_keep_them():
-    """Four starts in a batch of 64: without symmetry, with that of two students, and with those of all, at the end."""
+    """Four starts in a batch: without symmetry, with that of two students, and with those of all, at the end."""
     K, rng = 4, np.random.default_rng(0)
     free = rng.normal(size=(K, 2 * K)) / np.sqrt(2 * K)
     pair = free.copy()  # alike under an exchange of the first two students, and of the first two teachers
@@ -139,7 +145,7 @@ def test_starts_with_symmetries_keep_them():
     given += [(all_alike, sign * (0.1 + 0.05 * np.eye(K))) for sign in (1, -1)]
     law, found = InitialLaw(Q=np.stack([Q for Q, _ in given]), R=np.stack([R for _, R in given])), []
     for above in (0.0, 3e-3):
-        result = follow_shard(Campaign(Landscape(K, K), law=law, tolerances=Tolerances(single_above=above)), 0, 4)
+        result = follow_shard(Campaign(Landscape(K, K), law=law, tolerances=Tolerances(single_above=above)), 0, 4, FEW)
         outcomes = [Outcome.CONVERGED, Outcome.SADDLE, Outcome.CONVERGED, Outcome.SADDLE]
         assert result.starts.outcome.tolist() == outcomes
         points = [result.points[point] for point in result.starts.point]
@@ -217,5 +223,5 @@ def test_what_is_stored_is_verified_and_ends_there_when_it_is_run_again(tmp_path
     mixed = campaign(Landscape(5, 5), 3e-3)
     atlas = Catalogue(tmp_path / "atlas", create=True)
     atlas.register(mixed, shard_size=40, device="cpu")
-    atlas.commit_shard(follow_shard(mixed, 0, 40), 0, 40)
+    atlas.commit_shard(follow_shard(mixed, 0, 40, FEW), 0, 40)
     assert verify(atlas, sample=20).num_rows == 0

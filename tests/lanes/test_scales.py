@@ -10,6 +10,7 @@ from enumerator.follow import follow_shard
 from enumerator.loss.overlaps import check_feasible
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 from enumerator.verification.verify import verify
+from tests.support.shapes import FEW
 
 STARTS = 100
 
@@ -18,7 +19,7 @@ def solved(unit, students=7, teachers=7):
     """The same starts with all lengths times sqrt(unit)."""
     landscape = Landscape(students, teachers, T=unit * np.eye(teachers))
     campaign = Campaign(landscape, Dynamics("newton"), InitialLaw(teachers, scale=np.sqrt(unit)))
-    return follow_shard(campaign, 0, STARTS)
+    return follow_shard(campaign, 0, STARTS, FEW)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_fewer_students_than_teachers_in_any_unit_of_length(unit):
 
 
 def test_starts_far_shorter_than_the_teachers_arrive():
-    result = follow_shard(Campaign(Landscape(4, 4), law=InitialLaw(100, scale=1e-6)), 0, 10)
+    result = follow_shard(Campaign(Landscape(4, 4), law=InitialLaw(100, scale=1e-6)), 0, 10, FEW)
     assert (result.starts.outcome == 0).all()
     assert max(point.loss for point in result.points) < 1e-12
 

@@ -10,6 +10,7 @@ from enumerator.follow import follow_shard
 from enumerator.lanes.batch import BatchShape
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from tests.support.references import exact_global_spectrum
+from tests.support.shapes import FEW
 
 
 def test_a_few_fixed_shapes_so_that_nothing_recompiles(monkeypatch):
@@ -48,7 +49,7 @@ def test_the_stored_global_minimum_has_the_exact_spectrum_under_a_rotation_of_th
     campaign = Campaign(landscape, law=InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W @ V.T))
     atlas = Catalogue(tmp_path / "atlas", create=True)
     atlas.register(campaign, shard_size=4, device="cpu")
-    atlas.commit_shard(follow_shard(campaign, 0, 4), 0, 4)
+    atlas.commit_shard(follow_shard(campaign, 0, 4, FEW), 0, 4)
     (row,) = atlas.minima().to_pylist()
     assert row["hits"] == 4
     assert row["loss"] < 1e-14

@@ -21,6 +21,7 @@ from enumerator.replay import replay
 from enumerator.starts import Outcome
 from enumerator.verification.verify import verify
 from tests.support.references import RELU
+from tests.support.shapes import FEW
 
 
 def trained(students, teachers=None, **settings):
@@ -40,6 +41,9 @@ def layered_loss(X, V):
     return 0.5 * weights @ kernel @ weights
 
 
+_layered_loss, _layered_slope = jax.jit(layered_loss), jax.jit(jax.grad(layered_loss))
+
+
 @pytest.mark.parametrize("law", ["ones", "signs", "normal"])
 def test_the_flow_keeps_the_balance_and_descends(law):
     """Q_kk - a_k^2 stays what it was to 1e-8 along the flow: to rounding, since each step restores it."""
@@ -54,7 +58,7 @@ def test_the_flow_keeps_the_balance_and_descends(law):
         state = tick(state)
         W, a = np.asarray(state.W[:, :-2]), np.asarray(state.W[:, -2])
         assert np.abs((W**2).sum(axis=1) - a**2 - balance).max() < 1e-12
-        losses.append(float(layered_loss(state.W, V)))
+        losses.append(float(_layered_loss(state.W, V)))
     assert (np.diff(losses) <= 1e-6).all()
     assert losses[-1] < losses[0] / 2
 
@@ -63,8 +67,9 @@ def test_the_rate_is_minus_the_gradient_in_both_layers():
     campaign = Campaign(trained(3, 2), law=InitialLaw(6, second_layer="normal"))
     X, V = jnp.asarray(initial_weights(campaign, np.array([0]))[0]), jnp.eye(2)
     stepper = stepper_for(campaign.dynamics, campaign.landscape.equations, campaign.tolerances)
-    slope = jax.grad(layered_loss)(X, V).at[:, -1].set(0.0)
-    assert np.abs(stepper.init(V, lambda rate: rate, X).rate + slope).max() < 1e-12
+    slope = _layered_slope(X, V).at[:, -1].set(0.0)
+    begun = jax.jit(lambda X: stepper.init(V, lambda rate: rate, X))(X)
+    assert np.abs(begun.rate + slope).max() < 1e-12
 
 
 def test_gradient_descent_is_that_in_both_layers():
@@ -72,10 +77,11 @@ def test_gradient_descent_is_that_in_both_layers():
     campaign = Campaign(trained(3, 2), dynamics, InitialLaw(6, second_layer="normal"))
     X, V = jnp.asarray(initial_weights(campaign, np.array([0]))[0]), jnp.eye(2)
     stepper = stepper_for(dynamics, campaign.landscape.equations, campaign.tolerances)
-    state, plain = stepper.init(V, lambda rate: rate, X), X
+    state, plain = jax.jit(lambda X: stepper.init(V, lambda rate: rate, X))(X), X
+    tick = jax.jit(lambda state: stepper.tick(V, lambda rate: rate, state))
     for _ in range(20):
-        state = stepper.tick(V, lambda rate: rate, state)
-        plain = plain - 0.1 * jax.grad(layered_loss)(plain, V).at[:, -1].set(0.0)
+        state = tick(state)
+        plain = plain - 0.1 * _layered_slope(plain, V).at[:, -1].set(0.0)
     assert np.abs(state.W - plain).max() < 1e-12
 
 
@@ -100,12 +106,12 @@ def test_minima_with_ones_are_those_of_the_fixed_layer_and_flat_by_scale():
     assert (layered.starts.outcome == Outcome.CONVERGED).all()
     losses = sorted(point.loss for point in fixed.points)
     assert np.abs(np.array(sorted(point.loss for point in layered.points)) - losses).max() < 1e-12
+    H = jax.jit(jax.hessian(lambda y: layered_loss(jnp.pad(y, ((0, 0), (0, 1))), jnp.eye(7))))
     for point in layered.points:
         assert (point.verdict, point.flat_dimension) == ("flat-minimum", 7)
         # The Hessian in both layers, at a balanced student: K directions are flat, the others bend up.
         norms = np.sqrt(np.linalg.norm(point.W, axis=1))
         X = lane_of(point.W / norms[:, None], norms)
-        H = jax.hessian(lambda y: layered_loss(jnp.pad(y, ((0, 0), (0, 1))), jnp.eye(7)))
         if point.loss > 0:  # at zero loss automatic differentiation meets collinear pairs
             spectrum = np.linalg.eigvalsh(np.asarray(H(jnp.asarray(X[:, :-1]))).reshape(56, 56))
             assert np.abs(spectrum[:7]).max() < 1e-9
@@ -116,7 +122,7 @@ def test_minima_with_ones_are_those_of_the_fixed_layer_and_flat_by_scale():
 def test_a_negative_start_can_end_with_dead_neurons_that_stay(students):
     """From a_k = -1 a neuron of negative balance keeps its sign: dead, at a positive loss, it is a minimum."""
     campaign = Campaign(trained(students, 7), law=InitialLaw(7, second_layer="signs"))
-    result = follow_shard(campaign, 0, 24)
+    result = follow_shard(campaign, 0, 24, FEW)
     assert (result.starts.outcome == Outcome.CONVERGED).mean() > 0.9
     spurious = [point for point in result.points if point.loss > 1e-3 and len(point.W) < students]
     assert spurious
@@ -170,7 +176,7 @@ def test_verification_agrees_by_its_own_route(tmp_path, law):
     atlas = Catalogue(tmp_path / "atlas", create=True)
     campaign = Campaign(trained(7), law=InitialLaw(7, second_layer=law))
     atlas.register(campaign, 16, "cpu")
-    atlas.commit_shard(follow_shard(campaign, 0, 16), 0, 16)
+    atlas.commit_shard(follow_shard(campaign, 0, 16, FEW), 0, 16)
     atlas.finish(campaign.id)
     assert atlas.minima().num_rows >= 1
     assert verify(atlas, sample=4).to_pylist() == []
@@ -178,7 +184,7 @@ def test_verification_agrees_by_its_own_route(tmp_path, law):
 
 def test_a_start_is_replayed_and_its_end_identified(tmp_path):
     campaign = Campaign(trained(5, 4), law=InitialLaw(20, second_layer="signs"))
-    result = follow_shard(campaign, 0, 6)
+    result = follow_shard(campaign, 0, 6, FEW)
     trajectory = replay(campaign, 4).to_pydict()
     first = initial_weights(campaign, np.array([4]))[0]
     assert np.array_equal(trajectory["second_layer"][0], first[:, -2])

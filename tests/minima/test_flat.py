@@ -14,6 +14,7 @@ from enumerator.points import Student
 from enumerator.problem import Campaign, InitialLaw, Landscape, Tolerances
 from enumerator.starts import Outcome
 from tests.support.references import RELU
+from tests.support.shapes import FEW
 
 
 def generic_member(students: int, teachers: int, seed: int = 0) -> np.ndarray:
@@ -118,7 +119,7 @@ def test_parallel_teachers_are_one_neuron_of_the_zero_loss_class():
     landscape = Landscape(3, 3, T)
     network = zero_loss_network(landscape)
     assert network is not None and len(network.W) == 2
-    result = follow_shard(Campaign(landscape, law=InitialLaw(10)), 0, 64)
+    result = follow_shard(Campaign(landscape, law=InitialLaw(10)), 0, 64, FEW)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     assert [point.loss for point in result.points] == [0.0]
     assert result.points[0].verdict == "flat-minimum"
@@ -135,7 +136,7 @@ def test_zero_loss_of_teachers_that_sum_to_zero_is_one_class():
     rng = np.random.default_rng(0)
     W = np.concatenate([sign * factor[None] + 0.01 * rng.normal(size=(4, 3, 2)) for sign in (1, -1)])
     law = InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W @ factor.T)
-    result = follow_shard(Campaign(landscape, law=law), 0, 8)
+    result = follow_shard(Campaign(landscape, law=law), 0, 8, FEW)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     assert [point.loss for point in result.points] == [0.0]
 
@@ -150,7 +151,7 @@ def test_neurons_of_both_directions_are_at_zero_loss_where_teachers_sum_to_zero(
     assert all(exact_loss(RELU, W, factor) < 1e-15 for W in members)
     W = members + 0.01 * np.random.default_rng(0).normal(size=members.shape)
     law = InitialLaw(Q=W @ W.transpose(0, 2, 1), R=W @ factor.T)
-    result = follow_shard(Campaign(landscape, law=law), 0, 2)
+    result = follow_shard(Campaign(landscape, law=law), 0, 2, FEW)
     assert (result.starts.outcome == Outcome.CONVERGED).all()
     assert [point.loss for point in result.points] == [0.0]
     assert (result.starts.distance < 1e-3).all()

@@ -10,6 +10,7 @@ from enumerator.minima.stability import network_of
 from enumerator.points import Student
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.symmetry.canonical import Answer, match
+from tests.support.shapes import FEW
 
 NOISE = np.random.default_rng(5).normal(scale=0.2, size=(6, 6))
 TEACHERS = {"orthonormal": np.eye(6), "general": np.eye(6) + NOISE @ NOISE.T, "scaled": 100 * np.eye(6)}
@@ -18,7 +19,7 @@ TEACHERS = {"orthonormal": np.eye(6), "general": np.eye(6) + NOISE @ NOISE.T, "s
 @pytest.mark.parametrize("name", TEACHERS)
 def test_the_bound_never_passes_over_a_point_within_reach(name):
     landscape = Landscape(6, 6, T=TEACHERS[name])
-    points = follow_shard(Campaign(landscape, law=InitialLaw(6)), 0, 60).points
+    points = follow_shard(Campaign(landscape, law=InitialLaw(6)), 0, 60, FEW).points
     recogniser, rng = Recogniser(landscape), np.random.default_rng(0)
     passed_over = 0
     for point in points:
@@ -35,7 +36,7 @@ def test_the_bound_never_passes_over_a_point_within_reach(name):
 @pytest.mark.parametrize(("T", "starts"), [(np.eye(10), 120), (TEACHERS["scaled"], 60)], ids=["orthonormal", "scaled"])
 def test_what_it_calls_the_same_has_the_same_overlaps_and_nothing_else_does(T, starts):
     landscape = Landscape(len(T), len(T), T=T)
-    points = follow_shard(Campaign(landscape, law=InitialLaw(len(T))), 0, starts).points
+    points = follow_shard(Campaign(landscape, law=InitialLaw(len(T))), 0, starts, FEW).points
     recogniser, rng = Recogniser(landscape), np.random.default_rng(0)
     assert len(points) > 1
     answers = []

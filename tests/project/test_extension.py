@@ -11,6 +11,7 @@ from enumerator.dynamics import gradient_flow
 from enumerator.dynamics.steppers import STEPPERS
 from enumerator.follow import follow_shard
 from enumerator.problem import DYNAMICS
+from tests.support.shapes import FEW
 
 
 def third():
@@ -36,7 +37,7 @@ def test_a_line_makes_it_known_to_campaign_files_and_solver(monkeypatch, new, kn
     for setting in (new, known):
         settings = {"students": 4, "teachers": 4, "dimension": 6, "starts": 24} | setting
         check_settings(settings, "campaign.toml")
-        results.append(follow_shard(request(settings).campaign, 0, 24))
+        results.append(follow_shard(request(settings).campaign, 0, 24, FEW))
     first, second = results
     assert first.campaign.id != second.campaign.id
     assert np.array_equal(first.starts.outcome, second.starts.outcome)

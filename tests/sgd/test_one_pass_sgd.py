@@ -20,6 +20,7 @@ from enumerator.sgd.one_pass import draw_sample, plan_runs, sample_key, sgd_upda
 from enumerator.sgd.step_bias import flow_along, joined, joined_overlaps, overlap_bias
 from enumerator.starts import Outcome
 from tests.support.references import RELU
+from tests.support.shapes import FEW
 
 LANDSCAPES = {
     "relu": Landscape(3, 2, activation="relu"),
@@ -227,7 +228,7 @@ def test_runs_end_around_the_minimum_of_the_flow():
     W[0, 0] = 0.1
     W[0, 0, 0] = -0.8
     campaign = sgd_campaign(Landscape(6, 6), table_law(W, 60), step=0.04, flow_time=60.0)
-    flow = solve_starts(replace(campaign, dynamics=Dynamics()), np.arange(3))
+    flow = solve_starts(replace(campaign, dynamics=Dynamics()), np.arange(3), FEW)
     told = []
     found = solve_sgd(campaign, np.array([2, 0, 1]), told.append)
     starts = found.starts
