@@ -100,7 +100,7 @@ def start_classes(campaign: Campaign, indices: NDArray[np.int64]) -> NDArray[np.
     return np.stack([trivial if found is None else found for found in classes])
 
 
-# The generator's rounds are many lines, which are no faster for being optimised; no number depends on it.
+# On a CPU the generator's rounds are many lines, which are no faster for being optimised; no number depends on it.
 _HARDLY_OPTIMISED = {"xla_backend_optimization_level": 1}
 
 
@@ -113,7 +113,8 @@ def _sampler(students: int, rank: int) -> Callable[..., Array]:
     ) -> Float[Array, "K D"]:
         return sample_weights(start_key(seed, index), students, rank, degrees, unit)
 
-    return jax.jit(jax.vmap(draw, in_axes=(None, 0, None, None)), compiler_options=_HARDLY_OPTIMISED)
+    options = _HARDLY_OPTIMISED if jax.default_backend() == "cpu" else None
+    return jax.jit(jax.vmap(draw, in_axes=(None, 0, None, None)), compiler_options=options)
 
 
 # Folded into the key of a start: its second layer shares nothing with its weights.
