@@ -10,7 +10,17 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-MODULES = ("overlaps", "ends", "identity", "flat_families", "lingering", "constraints", "second_layer", "one_pass")
+MODULES = (
+    "overlaps",
+    "ends",
+    "identity",
+    "flat_families",
+    "lingering",
+    "constraints",
+    "second_layer",
+    "one_pass",
+    "statistics",
+)
 
 
 def all_pictures() -> dict[str, Callable[[], Figure]]:
