@@ -15,7 +15,40 @@ _INTERVAL = 0.1
 # Characters of the bar.
 _BAR = 24
 # Time after the first results, in units of what those took, from which on the others tell how fast a run is.
-_SETTLED = 0.5
+SETTLED = 0.5
+
+
+class Pace:
+    """Rate and time left of a run.
+
+    Both leave out what comes first, while programs are compiled, and are unknown until so much time has passed since
+    then that the other results of that moment do not decide.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.first: tuple[float, int] | None = None
+
+    def measure(self, fresh: int, left: int) -> tuple[float, float | None, float | None]:
+        """Seconds since the beginning, starts per second, and seconds left; the last two None as long as unknown.
+
+        `fresh` starts were done since then, and `left` are to be done.
+        """
+        now = time.monotonic()
+        if not fresh:
+            return now - self.began, None, None
+        since, before = self.first = self.first or (now, fresh)
+        if fresh == before or now - since < (since - self.began) * SETTLED:
+            return now - self.began, None, None
+        rate = (fresh - before) / max(now - since, 1e-3)
+        return now - self.began, rate, max(left, 0) / rate
+
+    def words(self, fresh: int, left: int) -> str:
+        """The same in words."""
+        seconds, rate, remaining = self.measure(fresh, left)
+        if rate is None or remaining is None:
+            return f"{duration_text(seconds)}, {'time left not known yet' if fresh else 'no results yet'}"
+        return f"{rate:.3g}/s, {duration_text(remaining)} left"
 
 
 def shown(
@@ -41,8 +74,8 @@ class ProgressLine:
 
     def __init__(self, total: int, stream: TextIO) -> None:
         self.total, self.done, self.stream = total, 0, stream
-        self._began = self._drawn = time.monotonic()
-        self._first: tuple[float, int] | None = None
+        self.pace = Pace()
+        self._drawn = self.pace.began
         self._length = 0
         self._marks = _marks(stream)
 
@@ -54,7 +87,7 @@ class ProgressLine:
         """Count starts that retired; draw if it is time."""
         self.done += retired
         now = time.monotonic()
-        self._first = self._first or (now, self.done)
+        self.pace.measure(self.done, self.total - self.done)  # the first results end the beginning
         if now - self._drawn >= _INTERVAL:
             self._drawn = now
             self._draw(self.text())
@@ -69,17 +102,7 @@ class ProgressLine:
         full, empty = self._marks
         length = _BAR * self.done // self.total
         bar = full * length + empty * (_BAR - length)
-        return ", ".join([f"{bar} {self.done:,} of {self.total:,} starts", *self._pace()])
-
-    def _pace(self) -> list[str]:
-        """Rate and time left. They leave out what comes first, while programs are compiled."""
-        if self._first is None:
-            return ["no results yet"]
-        now, (since, before) = time.monotonic(), self._first
-        if self.done == before or now - since < (since - self._began) * _SETTLED:
-            return [duration_text(now - self._began), "time left not known yet"]
-        rate = (self.done - before) / max(now - since, 1e-3)
-        return [f"{rate:.3g}/s", f"{duration_text((self.total - self.done) / rate)} left"]
+        return f"{bar} {self.done:,} of {self.total:,} starts, {self.pace.words(self.done, self.total - self.done)}"
 
     def _draw(self, text: str) -> None:
         """Put a line in the place of the last one; blanks hide what is left of that."""

@@ -7,7 +7,6 @@ import types
 import pytest
 
 import enumerator as en
-from cluster.runs import progress as of_runs
 from enumerator import progress
 from enumerator.progress import ProgressLine, duration_text, shown
 
@@ -100,7 +99,7 @@ def test_what_it_says(clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     stream = Stream(True)
     with ProgressLine(4000, stream) as line:
-        assert stream.screen == "─" * 24 + " 0 of 4,000 starts, no results yet"
+        assert stream.screen == "─" * 24 + " 0 of 4,000 starts, 0 s, no results yet"
         clock.now += 4
         line(100)
         assert stream.screen.split(" ", 1)[1] == "100 of 4,000 starts, 4 s, time left not known yet"
@@ -165,6 +164,9 @@ def test_what_is_no_progress_is_named(wrong):
         en.enumerate_minima(PAIR, progress=wrong)
 
 
-def test_durations_read_as_those_of_the_command_line():
-    for seconds in (0.2, 59.4, 59.6, 61, 3599.7, 3600, 90061):
-        assert duration_text(seconds) == of_runs.duration_text(seconds)
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (61, "1:01"), (3599.7, "1:00:00"), (90061, "25:01:01")],
+)
+def test_durations_in_words(seconds, text):
+    assert duration_text(seconds) == text

@@ -14,11 +14,12 @@ import typer
 from cluster.commands.options import CampaignArgument, CatalogueArgument, FormatOption, OutputOption, say
 from cluster.commands.output import choose_format, write_table
 from cluster.inputs import archived, load_numpy
-from cluster.runs.progress import Parts, duration_text
+from cluster.runs.progress import Parts
 from cluster.usage import program
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.errors import InputError
 from enumerator.parsing import shortened
+from enumerator.progress import duration_text
 from enumerator.storage.sql import quoted
 
 if TYPE_CHECKING:

@@ -21,13 +21,13 @@ from cluster.inputs import Request
 from cluster.runs.machine import available_cores, available_gpus, compilation_cache
 from cluster.runs.options import RunOptions
 from cluster.runs.plan import LARGEST_SHARD, default_shard_size, missing_shards, quick
-from cluster.runs.progress import duration_text
 from enumerator.catalogue.campaign_names import name_of
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.store import FILES_TO_JOIN, JOINED_BYTES
 from enumerator.enumeration import tabulate
 from enumerator.follow import follow_shard
 from enumerator.problem import Campaign
+from enumerator.progress import duration_text
 from enumerator.starts import ShardResult
 
 # Measured on 2 cores of an EPYC server: seconds from the start of Ray until its workers have imported everything,

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 
 from cluster.inputs import Request
-from cluster.runs.progress import LINE_INTERVAL, Display, JsonLines, Pace, Silent, Tally
+from cluster.runs.progress import LINE_INTERVAL, Display, JsonLines, Silent, Tally
+from enumerator.progress import Pace
 
 
 class GridDisplay:
@@ -76,7 +77,7 @@ class GridDisplay:
             if tally is None:
                 table.add_row(title, f"0 of {wanted.starts:,}", "", "", "waiting", style="dim")
                 continue
-            _, rate, left = self.paces[position].measure(tally)
+            _, rate, left = self.paces[position].measure(*tally.work)
             pace = "starting" if rate is None or left is None else f"{rate:.3g}/s, {left:.0f} s left"
             state = "done" if position in self.done else pace
             counts = f"{tally.done:,} of {tally.asked:,}", str(tally.minima), str(tally.unfinished)
@@ -112,7 +113,7 @@ class _Line:
         now = time.monotonic()
         if now - self.printed >= LINE_INTERVAL:
             self.printed = now
-            pace = self.grid.paces[self.position].text(tally)
+            pace = tally.text(self.grid.paces[self.position])
             print(f"{self.grid.where(self.position)}: {pace}", file=sys.stderr, flush=True)
 
     def close(self, tally: Tally) -> None:

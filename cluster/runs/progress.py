@@ -13,14 +13,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from enumerator.catalogue.campaign_names import name_of
 from enumerator.problem import Campaign
+from enumerator.progress import Pace, duration_text
 
 DISPLAYS = ("auto", "bar", "lines", "json", "none")
 # Seconds between two lines in a log: often enough to see that it lives, seldom enough to read.
 LINE_INTERVAL = 10.0
 # Seconds between two lines for machines: what watches many runs looks about so often.
 JSON_INTERVAL = 1.0
-# Time after the first shards, in units of what those took, from which on the others tell how fast a run is.
-SETTLED = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,15 @@ class Tally:
     unfinished: int = 0
     beyond: int = 0
 
-    def text(self) -> str:
-        """Starts, distinct minima, unfinished."""
-        return ", ".join([self.starts(), *self.found()])
+    def text(self, pace: Pace | None = None) -> str:
+        """Starts, with rate and time left if there is a pace, distinct minima, unfinished."""
+        words = [] if pace is None else [pace.words(*self.work)]
+        return ", ".join([self.starts(), *words, *self.found()])
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Starts that this run has done, and those that are left: what a `Pace` measures."""
+        return self.fresh, self.asked - self.done
 
     def starts(self) -> str:
         """How many of how many."""
@@ -50,38 +55,6 @@ class Tally:
         """Distinct minima, and unfinished starts if there are any."""
         minima = f"{self.minima} distinct {'minimum' if self.minima == 1 else 'minima'}"
         return [minima, f"{self.unfinished} unfinished"] if self.unfinished else [minima]
-
-
-class Pace:
-    """Rate and time left of a run.
-
-    Both leave out what comes first, after all was started and compiled, and are unknown until so much time has passed
-    since then that the other shards of that moment do not decide.
-    """
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.first: tuple[float, int] | None = None
-
-    def measure(self, tally: Tally) -> tuple[float, float | None, float | None]:
-        """Seconds since the beginning, starts per second, and seconds left; the last two None as long as unknown."""
-        now = time.monotonic()
-        if not tally.fresh:
-            return now - self.began, None, None
-        since, before = self.first = self.first or (now, tally.fresh)
-        if tally.fresh == before or now - since < (since - self.began) * SETTLED:
-            return now - self.began, None, None
-        rate = (tally.fresh - before) / max(now - since, 1e-3)
-        return now - self.began, rate, max(tally.asked - tally.done, 0) / rate
-
-    def text(self, tally: Tally) -> str:
-        """The tally, with rate and time left."""
-        seconds, rate, left = self.measure(tally)
-        if rate is None or left is None:
-            pace = [f"{duration_text(seconds)}, {'time left not known yet' if tally.fresh else 'no results yet'}"]
-        else:
-            pace = [f"{rate:.3g}/s", f"{duration_text(left)} left"]
-        return ", ".join([tally.starts(), *pace, *tally.found()])
 
 
 class Display(Protocol):
@@ -108,7 +81,7 @@ class Bar:
 
     def show(self, tally: Tally) -> None:
         """Redraw."""
-        self.progress.update(self.task, total=tally.asked, completed=tally.done, description=self.pace.text(tally))
+        self.progress.update(self.task, total=tally.asked, completed=tally.done, description=tally.text(self.pace))
 
     def close(self, tally: Tally) -> None:
         """Take the bar away: what was done is told at the end."""
@@ -125,7 +98,7 @@ class Lines:
 
     def show(self, tally: Tally) -> None:
         """Print if it is time."""
-        text = self.pace.text(tally)
+        text = tally.text(self.pace)
         now = time.monotonic()
         if now - self.printed >= LINE_INTERVAL:
             self.printed = now
@@ -150,14 +123,14 @@ class JsonLines:
 
     def show(self, tally: Tally) -> None:
         """Print if there is news, and it is time."""
-        _, rate, left = self.pace.measure(tally)
+        _, rate, left = self.pace.measure(*tally.work)
         if self.printed is None or (tally != self.printed[1] and time.monotonic() - self.printed[0] >= JSON_INTERVAL):
             self._print(tally, rate, left)
 
     def close(self, tally: Tally) -> None:
         """Print where the run ended."""
         if self.printed is None or tally != self.printed[1]:
-            self._print(tally, *self.pace.measure(tally)[1:])
+            self._print(tally, *self.pace.measure(*tally.work)[1:])
 
     def _print(self, tally: Tally, rate: float | None, left: float | None) -> None:
         self.printed = (time.monotonic(), tally)
@@ -223,12 +196,3 @@ def display(name: str, campaign: Campaign) -> Display:
     if name == "json":
         return JsonLines(sys.stderr, campaign)
     return {"bar": Bar, "lines": Lines}[name](sys.stderr) if name != "none" else Silent()
-
-
-def duration_text(seconds: float) -> str:
-    """1:02:03, 2:03 or 3 s."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

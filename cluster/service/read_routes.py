@@ -15,7 +15,7 @@ from cluster.service.media_types import MEDIA_TYPES
 from cluster.service.reader_pool import AnswerError
 from cluster.service.responses import Form, format_of, respond
 from enumerator.catalogue.schema import TABLE_NAMES, table_schema
-from enumerator.catalogue.selection import Selection, output_schema
+from enumerator.catalogue.selection import MEANINGS, Selection, output_schema
 from enumerator.statistics.by_name import misplaced
 
 router = APIRouter()
@@ -87,22 +87,14 @@ PART: dict[int | str, dict[str, Any]] = {
 class _Selected(Form):
     """Which landscapes and dynamics."""
 
-    students: Annotated[
-        int | None, Field(ge=0, le=_WHOLE, description="Only landscapes with so many students.", examples=[9])
-    ] = None
-    teachers: Annotated[
-        int | None, Field(ge=0, le=_WHOLE, description="Only landscapes with so many teachers.", examples=[9])
-    ] = None
-    activation: Annotated[str | None, Field(max_length=100, description="Only landscapes with this activation.")] = None
-    landscape: Annotated[str | None, Field(max_length=100, description="Only this landscape, an id.")] = None
-    dynamics: Annotated[str | None, Field(max_length=100, description="Only campaigns with this dynamics.")] = None
-    dimension: Annotated[
-        int | None, Field(ge=0, le=_WHOLE, description="Only campaigns with this input dimension.", examples=[1000])
-    ] = None
-    scale: Annotated[
-        float | None, Field(gt=0, allow_inf_nan=False, description="Only campaigns with this scale of the weights.")
-    ] = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Only campaigns with this seed.")] = None
+    students: Annotated[int | None, Field(ge=0, le=_WHOLE, description=MEANINGS["students"], examples=[9])] = None
+    teachers: Annotated[int | None, Field(ge=0, le=_WHOLE, description=MEANINGS["teachers"], examples=[9])] = None
+    activation: Annotated[str | None, Field(max_length=100, description=MEANINGS["activation"])] = None
+    landscape: Annotated[str | None, Field(max_length=100, description=MEANINGS["landscape"])] = None
+    dynamics: Annotated[str | None, Field(max_length=100, description=MEANINGS["dynamics"])] = None
+    dimension: Annotated[int | None, Field(ge=0, le=_WHOLE, description=MEANINGS["dimension"], examples=[1000])] = None
+    scale: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description=MEANINGS["scale"])] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63, description=MEANINGS["seed"])] = None
 
 
 class TableQuery(_Selected):

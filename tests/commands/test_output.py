@@ -14,7 +14,8 @@ from cluster.commands import output
 from cluster.commands.describe import describe, matrix_lines
 from cluster.commands.output import format_value, write_table
 from cluster.encoding import encoders
-from cluster.runs.progress import Pace, Tally
+from cluster.runs.progress import Tally
+from enumerator.progress import Pace
 
 TABLE = pa.table({"name": ["a", "long name"], "loss": [0.5, None], "frequency": [0.25, 1.0], "hits": [7, 12]})
 
@@ -125,12 +126,12 @@ def test_an_empty_effective_network_can_be_shown():
 def test_rate_and_time_left_leave_out_what_came_after_all_was_started(monkeypatch):
     """A minute of start-up, then 30 starts a second: after the first shard 900 starts are not 9 minutes."""
     clock = iter([0.0, 5.0, 60.0, 61.0, 90.0])
-    monkeypatch.setattr("cluster.runs.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("enumerator.progress.time.monotonic", lambda: next(clock))
     pace = Pace()
-    assert pace.text(Tally(2000)) == "0 of 2,000 starts, 5 s, no results yet, 0 distinct minima"
+    assert Tally(2000).text(pace) == "0 of 2,000 starts, 5 s, no results yet, 0 distinct minima"
     for done in (100, 200):  # the second a moment later, by a worker that began with the first
-        assert "time left not known yet" in pace.text(Tally(2000, done=done, fresh=done, minima=1))
-    assert pace.text(Tally(2000, 1000, 1000, 2, 3)) == (
+        assert "time left not known yet" in Tally(2000, done=done, fresh=done, minima=1).text(pace)
+    assert Tally(2000, 1000, 1000, 2, 3).text(pace) == (
         "1,000 of 2,000 starts, 30/s, 33 s left, 2 distinct minima, 3 unfinished"
     )
 
