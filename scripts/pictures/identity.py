@@ -32,7 +32,7 @@ def _drawn(columns: list[tuple[str, Matrix, Matrix]]) -> Figure:
     for (title, *matrices), column in zip(columns, axes.T, strict=True):
         column[0].set_title(title)
         for name, matrix, ax in zip("QR", matrices, column, strict=True):
-            image = ax.imshow(matrix, cmap="RdBu", vmin=-1, vmax=1)
+            image = ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
             ax.set(xticks=[], yticks=[], xlabel="student" if name == "Q" else "teacher")
             if ax in axes[:, 0]:
                 ax.set_ylabel(f"{name}, student")
