@@ -34,7 +34,7 @@ from enumerator.parsing import parsing
 from enumerator.process_checks import check_not_forked
 from enumerator.storage.addresses import address_of
 from enumerator.storage.datafiles import DataFile, Folder, digest, in_groups, read, sync
-from enumerator.storage.failures import lasting, one_line, to_begin, to_go_on
+from enumerator.storage.failures import lasting, one_line, to_begin, to_go_on, to_restore
 from enumerator.storage.objects import ObjectStore
 from enumerator.storage.run_locks import Claims
 from enumerator.storage.sql import run
@@ -175,7 +175,7 @@ class Store:
         except TableNotFoundError as error:
             raise CatalogueError(f"cannot read {self._uri(name)}: it is gone. Put the catalogue back.") from error
         except (DeltaError, OSError) as error:
-            raise CatalogueError(f"cannot read the log of {self._uri(name)}: {one_line(error)}") from error
+            raise CatalogueError(f"cannot read the log of {self._uri(name)}: {to_restore(error)}") from error
         found = metadata.configuration.get(VERSION_PROPERTY) if metadata.name == name else None
         check_version(name, found, 1 if self._migrating else SCHEMA_VERSION, self.address)
         if version is None:
@@ -204,9 +204,13 @@ class Store:
         Raises CatalogueError where the log of the table does not add up to what was committed.
         """
         check_not_forked(_DELTA)
-        entries = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
-        files = [DataFile(*row.values()) for row in reversed(entries.to_pylist())]
-        self._check_log(table, files)
+        try:  # a checkpoint is read as far as it is asked for: here for the first time as a whole
+            entries = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
+            files = [DataFile(*row.values()) for row in reversed(entries.to_pylist())]
+            self._check_log(table, files)
+        except (DeltaError, OSError) as error:
+            name = table.metadata().name
+            raise CatalogueError(f"cannot read the log of {self._uri(name)}: {to_restore(error)}") from error
         return files
 
     def _check_log(self, table: DeltaTable, files: list[DataFile]) -> None:
@@ -252,7 +256,7 @@ class Store:
             rows = self._dataset(table, files)
             return self.claims.corrected(rows) if table.metadata().name == "campaigns" else rows
         except (DeltaError, OSError) as error:
-            raise CatalogueError(f"cannot read {table.table_uri}: {one_line(error)}") from error
+            raise CatalogueError(f"cannot read {self._uri(table.metadata().name)}: {one_line(error)}") from error
 
     def _dataset(self, table: DeltaTable, files: list[DataFile]) -> ds.Dataset:
         folder, name = self._folder(table), table.metadata().name

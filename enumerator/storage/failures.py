@@ -36,6 +36,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(_NUMBER.sub(lambda match: os.strerror(int(match[1] or match[2])), text).split())
 
 
+def to_restore(error: BaseException) -> str:
+    """Why the log of a table could not be read, and what to do where it is damaged."""
+    text = one_line(error).partition(": ParsedLogPath {")[0].removeprefix("Kernel error: ").rstrip(".")
+    is_out_of_reach = lasting(error) or isinstance(error, OSError) or "object store" in text
+    return text if is_out_of_reach else f"{text}. Restore it (_delta_log) from a copy."
+
+
 def to_begin(error: BaseException) -> str:
     """Why a catalogue could not be made, and what to do."""
     found = lasting(error)

@@ -6,13 +6,17 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
+from deltalake.exceptions import DeltaError
 
 from cluster.cli import run_command
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.schema import TABLE_NAMES
 from enumerator.errors import CatalogueError
+from enumerator.storage.failures import to_restore
 from enumerator.storage.versions import FOLDER, Versions
 from enumerator.upkeep.compaction import compact, delete
 from tests.support.stand_ins import commit, fill, given, make_campaign, new_catalogue
@@ -67,6 +71,46 @@ def test_lost_end_of_any_table_is_told(path, how, capsys):
         for file, what in content.items():
             file.write_bytes(what)
     assert Catalogue(path).minima().num_rows == 3
+
+
+def zeros_for_paths(content: bytes) -> bytes:
+    """A checkpoint without the paths of the data files, which nobody reads on opening the table."""
+    group = pq.read_metadata(pa.BufferReader(content)).row_group(0)
+    columns = map(group.column, range(group.num_columns))
+    (chunk,) = [column for column in columns if column.path_in_schema == "add.path"]
+    first = chunk.dictionary_page_offset or chunk.data_page_offset
+    return content[:first] + bytes(chunk.total_compressed_size) + content[first + chunk.total_compressed_size :]
+
+
+DAMAGES = {
+    "no footer": lambda content: content[:-8] + bytes(8),
+    "cut short": lambda content: content[: len(content) // 2],
+    "nothing": lambda content: b"",
+    "no paths of files": zeros_for_paths,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_checkpoint_is_one_line_with_the_way_out_and_can_be_removed(path, damage, capsys):
+    lived(path, "compacted")
+    log = path / "starts" / "_delta_log"
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    for command in (["verify"], ["verify", "--repair"], ["minima"], ["starts"], ["compact"]):
+        assert run_command([command[0], str(path), *command[1:]]) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1
+        assert err.startswith(f"error: cannot read the log of {path}/starts: ")
+        assert err.endswith(". Restore it (_delta_log) from a copy.\n")
+    checkpoint.unlink()
+    (log / "_last_checkpoint").unlink()
+    assert Catalogue(path).starts().num_rows == 304
+
+
+def test_what_is_out_of_reach_is_not_called_damaged():
+    told = to_restore(DeltaError("Kernel error: Error interacting with object store: Generic S3 error: timed out"))
+    assert told == "Error interacting with object store: Generic S3 error: timed out"
+    assert to_restore(PermissionError(13, "Permission denied")) == "permission denied"
 
 
 def test_reader_that_is_open_notices_too(path):
