@@ -8,7 +8,7 @@ def main() -> None:
     """Run the command."""
     commands = entry_points(group="console_scripts", name="enumerator")
     if not commands:
-        sys.exit("error: the command `enumerator` is not installed here: pip install enumerator.")
+        sys.exit("error: the command `enumerator` is not installed here: in a clone, scripts/quickstart installs it.")
     next(iter(commands)).load()()
 
 

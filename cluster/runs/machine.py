@@ -63,7 +63,10 @@ def choose_device(device: str) -> str:
     if not gpus:
         raise InputError("`device` gpu needs an NVIDIA GPU, found none: use cpu, or check `nvidia-smi -L`.")
     if not cuda:
-        raise InputError("`device` gpu needs JAX with CUDA, found JAX without: pip install 'enumerator[gpu]'.")
+        raise InputError(
+            "`device` gpu needs JAX with CUDA, found JAX without: in your clone, type "
+            ".venv/bin/python -m pip install -c constraints.txt -e '.[gpu]'."
+        )
     return "gpu"
 
 

@@ -110,7 +110,7 @@ def check_version(name: str, found: str | None, oldest: int, address: str) -> No
     if not found.isdigit() or int(found) > SCHEMA_VERSION:
         raise InputError(
             f"the table {name} of {address} has schema version {found}, this software reads up to {SCHEMA_VERSION}: "
-            "update it (pip install --upgrade enumerator)."
+            "update it. In your clone: git pull, then .venv/bin/python -m pip install -c constraints.txt -e ."
         )
     if int(found) < oldest:
         raise InputError(
