@@ -59,7 +59,10 @@ def run_campaign(
         shown = shown or display(options.progress, campaign)
         deadline = math.inf if options.time_limit is None else began + options.time_limit
         try:
-            with StopSignals() as stop, stop.entering(ray_session(options.address, options.workers, device)):
+            with (
+                StopSignals() as stop,
+                stop.entering(ray_session(options.address, options.workers, device, options.says)),
+            ):
                 workers = _workers(options)
                 size = wanted.shard_size or default_shard_size(starts, workers, device == "gpu", quick(campaign))
                 size = catalogue.register(campaign, size, device).shard_size

@@ -70,7 +70,7 @@ def run_grid(requests: list[Request], catalogue: Catalogue, options: RunOptions)
     Raises as `run_campaign` does.
     """
     began, summaries = time.monotonic(), list[RunSummary]()
-    session = ray_session(options.address, options.workers, options.device)
+    session = ray_session(options.address, options.workers, options.device, options.says)
     with (
         GridDisplay(options.progress, [(name_of(wanted.campaign), wanted) for wanted in requests]) as shown,
         StopSignals() as stop,

@@ -44,3 +44,8 @@ class RunOptions:
     def is_elastic(self) -> bool:
         """Whether the number of workers follows that of the nodes of a cluster."""
         return self.workers is None and self.address is not None
+
+    @property
+    def says(self) -> bool:
+        """Whether lines for people may stand on stderr."""
+        return self.progress not in ("json", "none")

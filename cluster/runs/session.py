@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import io
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import warnings
@@ -20,8 +18,8 @@ import ray
 import ray.util
 
 from cluster.runs.machine import available_cores, available_gpus
+from cluster.runs.ray_start import StartError, end_processes, free_ports, load_text, watched_start
 from cluster.signals import hang_up_withheld
-from enumerator.errors import EnumeratorError
 
 # Results pass through here on their way to the driver; a shard of 256 starts at K = M = 100 takes 41 MB.
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -45,13 +43,12 @@ _SETTINGS = {
 }
 
 
-class StartError(EnumeratorError):
-    """Ray does not start on this machine."""
-
-
 @contextlib.contextmanager
-def ray_session(address: str | None, workers: int | None, device: str) -> Iterator[None]:
-    """Ray, for as long as the block lasts: the one that runs in this process, the one at `address`, or a local one."""
+def ray_session(address: str | None, workers: int | None, device: str, says: bool = False) -> Iterator[None]:
+    """Ray, for as long as the block lasts: the one that runs in this process, the one at `address`, or a local one.
+
+    `says` lets lines on stderr tell of a start that takes long. Raises StartError where none comes up or answers.
+    """
     if ray.is_initialized():
         yield
         return
@@ -62,15 +59,16 @@ def ray_session(address: str | None, workers: int | None, device: str) -> Iterat
         if address is None:
             _warn_of_visitors()
             cores = (workers or available_cores()) if device == "cpu" else 1
-            stack.enter_context(_own_ray(cores, available_gpus() if device == "gpu" else 0))
+            stack.enter_context(_own_ray(cores, available_gpus() if device == "gpu" else 0, says))
         else:
             stack.callback(_shut_down)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with watched_start(says):
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         yield
 
 
 @contextlib.contextmanager
-def _own_ray(cores: int, gpus: int) -> Iterator[None]:
+def _own_ray(cores: int, gpus: int, says: bool) -> Iterator[None]:
     """A Ray on this machine, as long as the block lasts; nothing of one that does not come up stays behind.
 
     Raises StartError where none comes up.
@@ -80,10 +78,11 @@ def _own_ray(cores: int, gpus: int) -> Iterator[None]:
             with contextlib.ExitStack() as attempt:
                 folder = attempt.enter_context(own_folder())
                 # Before Ray starts, which may be cut short, and before the folder goes.
-                attempt.callback(_end_processes, folder)
+                attempt.callback(end_processes, folder)
                 attempt.callback(_shut_down)
                 try:
-                    _start(folder, cores, gpus)
+                    with watched_start(says):
+                        _start(folder, cores, gpus)
                 except Exception as error:  # of no class of its own where Ray misses its time
                     if not left:
                         raise StartError(_why_not(error)) from error
@@ -94,7 +93,7 @@ def _own_ray(cores: int, gpus: int) -> Iterator[None]:
 
 
 def _start(folder: str, cores: int, gpus: int) -> None:
-    with _free_ports(), hang_up_withheld(), warnings.catch_warnings():
+    with free_ports(), hang_up_withheld(), warnings.catch_warnings():
         # Ray forks to start its processes, which execute another program at once: no lock of JAX is ever taken there.
         warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
         ray.init(
@@ -110,41 +109,13 @@ def _start(folder: str, cores: int, gpus: int) -> None:
         )
 
 
-@contextlib.contextmanager
-def _free_ports() -> Iterator[None]:
-    """Every port of a Ray that starts in the block is one that was free.
-
-    All are but one, which `ray.init` does not ask for: that of the agent, 52365, without which the head of a cluster
-    on this machine would take no jobs.
-    """
-    from ray._private import parameter
-
-    usual = parameter.RayParams
-    parameter.RayParams = functools.partial(usual, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
-    try:
-        yield
-    finally:
-        parameter.RayParams = usual  # type: ignore[misc]
-
-
 def _why_not(error: Exception) -> str:
     """Why Ray did not start, and what to do, on one line."""
     cause = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    load, cores = os.getloadavg()[0], available_cores()
-    advice = f"The load is {load:.0f} on {cores} cores"
-    advice += ": try again when others need less of them." if load > cores else ", so that is not why."
+    is_busy = os.getloadavg()[0] > available_cores()
+    advice = load_text().capitalize()
+    advice += ": try again when others need less of them." if is_busy else ", so that is not why."
     return f"Ray did not start on this machine in {TRIES} tries ({cause}). {advice}"
-
-
-def _end_processes(folder: str) -> None:
-    """Kill what this process has started with `folder` in its command line: a Ray that came up in part knows it not."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and folder.encode() in entry.joinpath("cmdline").read_bytes():
-                os.kill(int(entry.name), signal.SIGKILL)
-        except (OSError, ValueError):  # it has just ended
-            continue
 
 
 def _shut_down() -> None:
