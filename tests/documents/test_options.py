@@ -44,6 +44,6 @@ def test_options_of_the_guide_make_a_campaign(options, monkeypatch):
         "--precision mixed --dynamics newton",
     ],
 )
-def test_combinations_that_the_guide_excludes_are_refused(options, monkeypatch):
+def test_combinations_that_the_limits_exclude_are_refused(options, monkeypatch):
     with pytest.raises(AssertionError, match=r"goes with|must be"):
         asked_of(options, monkeypatch)
