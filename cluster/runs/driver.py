@@ -76,6 +76,8 @@ def run_campaign(
             interrupted = True
         finally:
             shown.close(count.tally)
+    elif options.progress == "json":
+        (shown or display("json", campaign)).close(count.tally)
     if not (interrupted or timed_out):
         _finish(catalogue, campaign)
     return RunSummary(campaign.id, count.tally, time.monotonic() - began, interrupted, timed_out)
