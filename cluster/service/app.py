@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cluster.service import campaign_routes, read_routes
-from cluster.service.bodies import InvalidError
+from cluster.service.bodies import InvalidError, unknown
 from cluster.service.campaign_processes import Runs
 from cluster.service.connections import Connections
 from cluster.service.limits import Limits
@@ -143,12 +143,20 @@ async def _our_error(_: Request, error: Exception) -> JSONResponse:
     return _told(status, str(error))
 
 
-async def _bad_request(_: Request, error: Exception) -> JSONResponse:
+async def _bad_request(request: Request, error: Exception) -> JSONResponse:
     """What does not fit the description of a request, with where and why."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return _told(422, unknown(where, _parameters(request)))
     return _told(422, f"`{where}`: {first['msg']}.")
+
+
+def _parameters(request: Request) -> list[str]:
+    """The names of the query parameters of the route of a request, which are the fields of models."""
+    models = [parameter.field_info.annotation for parameter in request.scope["route"].dependant.query_params]
+    return [name for model in models for name in model.model_fields]
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,12 +66,17 @@ def read_as(model: type[_Model], body: bytes) -> _Model:
     content, known = read_object(body), model.model_fields
     for name in content:
         if name not in known:
-            raise InvalidError(f"`{name[:_SHOWN]}` is not known here: known are {', '.join(known)}.")
+            raise InvalidError(unknown(name, known))
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise InvalidError(f"`{'.'.join(map(str, first['loc']))}`: {first['msg']}.") from None
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What is said of a name that is none of those that are known."""
+    return f"`{name[:_SHOWN]}` is not known here: known are {', '.join(known)}."
 
 
 def described(schema: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,24 @@ def processor_of_the_service(service):
     spent["bytes"] = process.memory_info().rss - size
 
 
+PARAMETERS = {
+    "/sql?query=select+1": "snapshot, format, query",
+    "/minima/relu.3.3.0?format=json": "snapshot, format",
+    "/early-stops/relu.3.3?flow_time=1e3": "snapshot, format, gradient_norm, flow_time",
+}
+
+
+@pytest.mark.parametrize(("target", "known"), PARAMETERS.items())
+def test_an_unknown_query_parameter_is_told_the_known_ones(service, target, known):
+    reply = service.get(f"{target}&colour=red")
+    assert (reply.status, reply.json) == (422, {"error": f"`colour` is not known here: known are {known}."})
+
+
+def test_what_a_known_parameter_may_be_is_told_as_before(service):
+    reply = service.get("/tables/minima?students=many")
+    assert (reply.status, reply.json["error"].partition(":")[0]) == (422, "`students`")
+
+
 TEXTS = ["x"] * 300_000
 LARGE = {
     "texts": ("/identify", {"Q": [TEXTS], "R": [[1.0]], "teachers": 1}),
