@@ -78,10 +78,13 @@ def _status(
 
 
 def _logs(job: JobArgument, address: AddressOption = "http://127.0.0.1:8265") -> None:
-    """What a job has said."""
+    """What a job has said: its warnings and errors. `status` has its progress, the catalogue its minima."""
     from cluster.runs import jobs
 
-    write_text(jobs.logs(address, job).rstrip("\n"))
+    if said := jobs.logs(address, job).rstrip("\n"):
+        write_text(said)
+    else:
+        say(f"No warning and no error. How far it is: {program()} status {quote(job)} --address {quote(address)}")
 
 
 def _cancel(job: JobArgument, address: AddressOption = "http://127.0.0.1:8265") -> None:

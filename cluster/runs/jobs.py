@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shlex
 import shutil
 import tempfile
@@ -107,7 +109,8 @@ def submit(
             address,
             patience,
             client.submit_job,
-            entrypoint=shlex.join([*command, "--progress", "json", "--format", "csv", *options]),
+            # Its table is left out of its logs: whoever asks for minima asks the catalogue.
+            entrypoint=shlex.join([*command, "--progress", "json", "--format", "csv", "-o", os.devnull, *options]),
             submission_id=job,
             runtime_env=environment,
             metadata={"catalogue": catalogue, "starts": asked},
@@ -241,7 +244,7 @@ def _progress(logs: str, asked: int) -> dict[str, Any]:
 
 
 def logs(address: str, job: str) -> str:
-    """What a job has said, its progress and its table left out. Raises InputError for an unknown job."""
+    """What a job has said, its progress left out. Raises InputError for an unknown job."""
     with _reaching(address) as client:
         _check_known(client, job)
         return "".join(f"{line}\n" for line in client.get_job_logs(job).splitlines() if not line.startswith("{"))
@@ -271,6 +274,8 @@ def _reaching(address: str) -> Iterator[JobSubmissionClient]:
 
     if not address.startswith(("http://", "https://")):
         raise InputError(f"`--address` must be that of the head's dashboard, http://HEAD:8265, got {address}.")
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))  # the parts of Ray have levels of their own, and tell what they upload
     try:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:
@@ -280,6 +285,8 @@ def _reaching(address: str) -> Iterator[JobSubmissionClient]:
         ) from error
     except (ConnectionError, RuntimeError, OSError) as error:
         raise ClusterError(f"cannot reach the Ray cluster at {address}: {_cause(error)}") from error
+    finally:
+        logging.disable(before)
 
 
 def _cause(error: BaseException) -> str:
