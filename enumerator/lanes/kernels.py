@@ -128,8 +128,8 @@ def kernels_of(
 
     def passed(V: Teachers, states: WatchedLane, lanes: ArrayLike) -> Passed:
         # Two programs: that of the losses is then the same for a large batch and a small one.
-        of_lanes = entries(V, states, lanes)
-        return Passed(*of_lanes, losses_of(V, of_lanes[-1]))
+        seen, entered, left, norms, weights = entries(V, states, lanes)
+        return Passed(seen, entered, left, norms, weights, losses_of(V, weights))
 
     return Kernels(
         compiled(programs.empty),

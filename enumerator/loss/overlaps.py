@@ -15,6 +15,9 @@ from enumerator.validation import RANK_TOLERANCE
 # of an overlap is relative to its two norms, and students may be far shorter or longer than the teachers.
 FEASIBLE = 1e-9
 
+# Users hold their matrices in NumPy, programs in JAX.
+Matrix = Array | np.ndarray
+
 
 @struct.dataclass
 class Overlaps:
@@ -28,12 +31,12 @@ class Overlaps:
         T: Overlaps (M, M) of the teachers with each other.
     """
 
-    Q: Float[Array, "*batch K K"]
-    R: Float[Array, "*batch K M"]
-    T: Float[Array, "*batch M M"]
+    Q: Float[Matrix, "*batch K K"]
+    R: Float[Matrix, "*batch K M"]
+    T: Float[Matrix, "*batch M M"]
 
     @classmethod
-    def from_weights(cls, W: Float[Array, "K D"], V: Float[Array, "M r"]) -> Overlaps:
+    def from_weights(cls, W: Float[Matrix, "K D"], V: Float[Matrix, "M r"]) -> Overlaps:
         """The overlaps of a student and a teacher with these weights.
 
         Args:

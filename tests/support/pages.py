@@ -101,6 +101,8 @@ class Reader:
         # A page that is answered with an error does not do what it says.
         (folder / ".curlrc").write_text("silent\nshow-error\nfail-with-body\n")
         self.environment["CURL_HOME"] = str(folder)
+        # Who comes to a page has installed the software, and works in its environment.
+        self.environment["PATH"] = f"{folder}/.venv/bin:{self.environment['PATH']}"
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "scripts").symlink_to(PROJECT / "scripts")
         examples = folder / "docs" / "examples"
