@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from jaxtyping import config as jaxtyping_config
+
 from tests.support.object_store import object_store
 from tests.support.project import PROJECT
 
@@ -122,7 +124,8 @@ class Reader:
         text = made_small(self._elsewhere(block.text))
         where = f"{page.relative_to(PROJECT)}, line {block.line}"
         if block.language == "python":
-            with patch.dict(os.environ, self.environment):
+            # Shapes and types are checked in the tests only: a reader's Python takes NumPy's arrays everywhere.
+            with patch.dict(os.environ, self.environment), patch.object(jaxtyping_config, "jaxtyping_disable", True):
                 exec(compile(text, where, "exec"), self.names)
         elif block.language == "toml":
             name = re.match(r"# (\S+\.toml)\n", text)
