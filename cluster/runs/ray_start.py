@@ -23,7 +23,8 @@ from ray.exceptions import RayError
 from cluster.runs.machine import available_cores
 from enumerator.errors import EnumeratorError
 
-# Seconds that one start may take: where others take all cores it takes up to a minute.
+# Seconds that the first try may take, each other one twice as many as the one before: with fifteen busy processes to a
+# core Ray needs more than a minute and a half. Only what is frozen is waited for so long: what has died is noticed.
 START_SECONDS = 90.0
 # Seconds after which the user is told what is waited for.
 SAY_SECONDS = 10.0
@@ -86,19 +87,21 @@ def _names(process: _Process, folder: str) -> bool:
 
 
 @contextlib.contextmanager
-def watched_start(says: bool) -> Iterator[None]:
-    """Ray's waits in the block end by StartError when one of its processes has died, or when START_SECONDS are over.
+def watched_start(says: bool, tried: int = 0) -> Iterator[None]:
+    """Ray's waits in the block end by StartError when one of its processes has died, or when their time is over.
 
-    Signals are taken up meanwhile. `says` lets a line on stderr tell what is waited for, when that takes long.
+    That is START_SECONDS, longer if it was `tried` before. Signals are taken up meanwhile. `says` lets a line on stderr
+    tell what is waited for, when that takes long.
     """
-    earlier, deadline = set(_children()), time.monotonic() + START_SECONDS
+    seconds = START_SECONDS * 2**tried
+    earlier, deadline = set(_children()), time.monotonic() + seconds
 
     def check() -> None:
         for number, process in _children().items():
             if number not in earlier and process.has_ended and process.name in NEEDED:
                 raise StartError(f"its process {process.name} has ended")
         if time.monotonic() > deadline:
-            raise StartError(f"it was not up after {START_SECONDS:.0f} s")
+            raise StartError(f"it was not up after {seconds:.0f} s")
 
     told = threading.Timer(SAY_SECONDS, _say)
     told.daemon = True

@@ -23,7 +23,8 @@ from cluster.signals import hang_up_withheld
 
 # Results pass through here on their way to the driver; a shard of 256 starts at K = M = 100 takes 41 MB.
 OBJECT_STORE_BYTES = 512 * 2**20
-# So often Ray is started before it is given up: where others take all cores it may miss a time of its own, of 30 s.
+# So often Ray is started before it is given up: where others take all cores one of its processes may die, or miss
+# its time.
 TRIES = 3
 # Folders of runs are called so, and each holds a file that its run keeps locked: the lock goes with the process,
 # however it ends, and is seen from other containers on the same folder, where a process id says nothing.
@@ -74,17 +75,17 @@ def _own_ray(cores: int, gpus: int, says: bool) -> Iterator[None]:
     Raises StartError where none comes up.
     """
     with contextlib.ExitStack() as stack:
-        for left in reversed(range(TRIES)):
+        for tried in range(TRIES):
             with contextlib.ExitStack() as attempt:
                 folder = attempt.enter_context(own_folder())
                 # Before Ray starts, which may be cut short, and before the folder goes.
                 attempt.callback(end_processes, folder)
                 attempt.callback(_shut_down)
                 try:
-                    with watched_start(says):
+                    with watched_start(says, tried):
                         _start(folder, cores, gpus)
                 except Exception as error:  # of no class of its own where Ray misses its time
-                    if not left:
+                    if tried == TRIES - 1:
                         raise StartError(_why_not(error)) from error
                     continue
                 stack.push(attempt.pop_all())
