@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,21 @@ from cluster.terminal import printable
 SAME_BLOCK = 1e-8
 
 
-def describe(minimum: dict[str, Any], width: int | None = None) -> str:
-    """The row of a minimum as lines of text; matrices wider than `width` characters go on below."""
+def describe(minimum: dict[str, Any], width: int | None = None, counted: Sequence[dict[str, Any]] = ()) -> str:
+    """The row of a minimum as lines of text; matrices wider than `width` characters go on below.
+
+    `counted` has `campaign_name`, `hits` and `starts` of each campaign, where the campaigns are not alike.
+    """
     K, M = minimum["effective_students"], minimum["teachers"]
     Q = np.array(minimum["Q"], dtype=float).reshape(K, K)
     R = np.array(minimum["R"], dtype=float).reshape(K, M)
     facts = _facts(minimum)
     indent = max(map(len, facts)) + 2
     lines = [f"{minimum['label']}  ({minimum['minimum_id']})", ""]
-    lines += [f"{name.ljust(indent)}{fact}" for name, fact in facts.items()]
+    for name, fact in facts.items():
+        lines.append(f"{name.ljust(indent)}{fact}")
+        if name == "frequency":
+            lines += [f"{' ' * indent}{share}" for share in _shares(counted)]
     students, teachers = _blocks(Q, R)
     if K:
         lines += ["", f"Q, student with student ({K} x {K}), canonical order"]
@@ -72,11 +79,25 @@ def _facts(minimum: dict[str, Any]) -> dict[str, str]:
 
 
 def _frequency(minimum: dict[str, Any]) -> str:
-    """The share of the starts; where their campaigns are not alike there is none, and the campaigns are named."""
-    counted = f"{format_value('', minimum.get('hits'))} of {format_value('', minimum.get('starts'))} starts"
-    if minimum.get("frequency") is None and minimum.get("starts"):
-        return f"none, as unlike campaigns are counted: {counted} of {minimum['campaign_names'].replace(',', ', ')}"
-    return f"{format_value('frequency', minimum.get('frequency'))} ({counted})"
+    """The share of the starts, or that it is one of each campaign."""
+    if has_unlike_campaigns(minimum):
+        return "of each campaign, as they differ in more than the seed:"
+    return _share(minimum)
+
+
+def has_unlike_campaigns(minimum: dict[str, Any]) -> bool:
+    """Whether starts of campaigns are counted that differ in more than the seed: together they have no frequency."""
+    return minimum.get("frequency") is None and bool(minimum.get("starts"))
+
+
+def _shares(counted: Sequence[dict[str, Any]]) -> list[str]:
+    width = max((len(row["campaign_name"]) for row in counted), default=0)
+    return [f"{row['campaign_name'].ljust(width)}  {_share(row)}" for row in counted]
+
+
+def _share(counted: dict[str, Any]) -> str:
+    hits, starts, share = (counted.get(name) for name in ("hits", "starts", "frequency"))
+    return f"{format_value('frequency', share)} ({format_value('', hits)} of {format_value('', starts)} starts)"
 
 
 def _blocks(Q: NDArray[np.float64], R: NDArray[np.float64]) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.commands.describe import describe
+from cluster.commands.describe import describe, has_unlike_campaigns
 from cluster.commands.options import (
     CampaignArgument,
     CampaignOption,
@@ -26,6 +26,7 @@ from cluster.usage import program
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.selection import COUNTED, counted_together
 from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
+from enumerator.storage.sql import quoted
 
 _TABLES = {
     "minima": ("The minima, with hits and frequency.", "atlas --students 17 --sort -frequency --limit 5"),
@@ -120,15 +121,28 @@ def _show(
 ) -> None:
     """One minimum or saddle: loss, verdicts, symmetry, frequency, and its overlaps Q and R.
 
+    Where the campaigns on its landscape differ in more than the seed, each has a frequency of its own.
+
     Formats other than table have its whole row, `orbit_size` in digits besides.
     """
     format = choose_format(format, output)
-    found = Catalogue(catalogue).minimum_row(minimum)
+    atlas = Catalogue(catalogue)
+    found = atlas.minimum_row(minimum)
     if format == "table":
         width = shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
-        write_text(describe(found.to_pylist()[0], width), output)
+        (row,) = found.to_pylist()
+        write_text(describe(row, width, _by_campaign(atlas, row) if has_unlike_campaigns(row) else ()), output)
     else:
         write_table(found, None, format, output)
+
+
+def _by_campaign(atlas: Catalogue, minimum: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hits, starts and frequency of a minimum or saddle in each campaign on its landscape."""
+    ended = f"coalesce(starts.minimum_id, starts.saddle_id) = {quoted(minimum['minimum_id'])}"
+    counts = f"count(*) filter ({ended}) as hits, count(*) as starts, hits / count(*) as frequency"
+    where = f"starts.landscape_id = {quoted(minimum['landscape_id'])}"
+    named = f"select campaign_name, {counts} from starts join campaigns using (campaign_id)"
+    return atlas.sql(f"{named} where {where} group by campaign_name order by campaign_name").to_pylist()
 
 
 def _sql(

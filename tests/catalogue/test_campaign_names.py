@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -257,7 +258,9 @@ def test_commands_show_names_and_take_them(atlas, capsys, tmp_path):
     out = typed(capsys, "stats", path, "--dimension", 17, "--scale", 0.5, "--seed", 0, "--by", "outcome")
     assert out[1].splitlines()[1].split()[4] == "10" and "d=17 scale=0.5" in out[2]
     out = typed(capsys, "show", path, atlas.minima(students=3)["label"][0].as_py())[1]
-    assert "none, as unlike campaigns are counted: 21 of 40 starts of relu.3.3.flow.d10.s0, " in out
+    shares = re.findall(r"  (relu\S+) +[0-9.]+% \((\d+) of 10 starts\)", out)
+    assert [campaign for campaign, _ in shares] == sorted(atlas.campaigns(students=3)["campaign_name"].to_pylist())
+    assert sum(int(hits) for _, hits in shares) == 21
     assert f"found by       {name_of(FLOW)}, " in out
     out = typed(capsys, "export", path, "--campaign", name, "-o", tmp_path / "b.tar")[2]
     assert "1 campaigns" in out

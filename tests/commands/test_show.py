@@ -9,8 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from cluster.cli import run_command
+from enumerator.catalogue.campaign_names import name_of
 from enumerator.catalogue.orbit_sizes import isotropy_order
-from enumerator.problem import Campaign, Landscape
+from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 from enumerator.symmetry.canonical import canonical_form
 from tests.support.stand_ins import commit, make_campaign, make_point, make_result, new_catalogue
 
@@ -97,3 +98,34 @@ def test_a_minimum_is_shown_in_every_format(atlas, capsys, tmp_path):
     text = capsys.readouterr().out
     assert run_command([*show, "-o", str(tmp_path / "minimum.txt")]) == 0
     assert (tmp_path / "minimum.txt").read_text() == text
+
+
+@pytest.mark.parametrize("is_saddle", [False, True])
+def test_unlike_campaigns_have_a_frequency_each(tmp_path, capsys, is_saddle):
+    flow, other = make_campaign(), Campaign(make_campaign().landscape, Dynamics("newton"), InitialLaw(dimension=10))
+    atlas = new_catalogue(tmp_path / "atlas")
+    points = [make_point(flow.landscape, 0.1, "saddle" if is_saddle else "minimum"), make_point(flow.landscape, 0.2)]
+    for campaign, ended in ((flow, [0] * 3 + [1] * 7), (other, [0] * 2 + [-1] * 6)):
+        atlas.register(campaign, 10, "cpu")
+        atlas.commit_shard(make_result(campaign, 0, len(ended), points, ended), 0, len(ended))
+    (label,) = (atlas.saddles if is_saddle else atlas.minima)(where="loss < 0.15")["label"].to_pylist()
+    assert run_command(["show", atlas.store.address, label]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("frequency")]
+    assert lines[at].split(maxsplit=1)[1] == "of each campaign, as they differ in more than the seed:"
+    assert [line.split() for line in lines[at + 1 : at + 3]] == [
+        [name_of(flow), "30.00%", "(3", "of", "10", "starts)"],
+        [name_of(other), "25.00%", "(2", "of", "8", "starts)"],
+    ]
+    assert lines[at + 3].startswith("found by")
+
+
+def test_campaigns_that_differ_in_the_seed_have_one_frequency(tmp_path, capsys):
+    atlas = new_catalogue(tmp_path / "atlas")
+    for seed, size in ((0, 10), (1, 5)):
+        atlas.register(make_campaign(seed=seed), 10, "cpu")
+        commit(atlas, make_campaign(seed=seed), 0, size, [0.1])
+    (label,) = atlas.minima()["label"].to_pylist()
+    assert run_command(["show", atlas.store.address, label]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("frequency")]
+    assert line.split(maxsplit=1)[1] == "100.00% (15 of 15 starts)"
