@@ -9,6 +9,7 @@ import typer
 from cluster.commands.options import CatalogueArgument, FormatOption, OutputOption, say, selecting
 from cluster.commands.output import choose_format, write_table
 from enumerator.catalogue.catalogue import Catalogue
+from enumerator.catalogue.selection import named_columns
 from enumerator.errors import InputError
 from enumerator.statistics.by_name import TABLES, computed, misplaced
 
@@ -41,6 +42,7 @@ def _stats(
     confidence: Annotated[float, typer.Option(help="Of every interval.")] = 0.95,
     selection: dict[str, Any],
     where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on the columns of starts.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns to print, with commas between.")] = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -62,7 +64,10 @@ def _stats(
     if (wrong := misplaced(of, options)) is not None:
         raise InputError(f"`--{wrong[0]}` goes with --of {wrong[1]}, got --of {of}.")
     atlas = Catalogue(catalogue)
-    write_table(computed(atlas, of, options, confidence, selection), of, format, output)
+    found = computed(atlas, of, options, confidence, selection)
+    if columns is not None:
+        found = found.select(named_columns(columns, found.schema))
+    write_table(found, of, format, output, all_columns=columns is not None)
     if of == "frequencies":
         _say_unseen(atlas, confidence, selection)
 

@@ -129,9 +129,8 @@ def as_sql(
     tables whose rows are starts. Raises InputError for names that do not exist.
     """
     valid = output_schema(name)
-    columns = list(dict.fromkeys(_valid(entry, valid, "columns") for entry in _entries(selection, "columns")))
-    columns = columns or valid.names
-    keys = [_sort_key(entry, valid) for entry in _entries(selection, "sort")]
+    columns = named_columns(selection.get("columns"), valid)
+    keys = [_sort_key(entry, valid) for entry in _entries(selection.get("sort"), "sort")]
     keys += [f'"{column}"' for column in _ORDER[name]]
     relation = _relation(name, _landscapes(selection, datasets), campaign_ids(selection, datasets), tally)
     if window is not None:
@@ -319,8 +318,12 @@ def _points(name: str, in_landscapes: str, both: str, tally: str, only_met: bool
         where {met if only_met else "true"}"""
 
 
-def _entries(selection: Selection, option: str) -> list[str]:
-    given: Any = selection.get(option)
+def named_columns(given: str | Sequence[str] | None, valid: pa.Schema) -> list[str]:
+    """The columns that a choice names, each once, in its order; all where it names none. Raises InputError."""
+    return list(dict.fromkeys(_valid(entry, valid, "columns") for entry in _entries(given, "columns"))) or valid.names
+
+
+def _entries(given: Any, option: str) -> list[str]:
     entries = given.split(",") if isinstance(given, str) else given or ()
     if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
         raise InputError(f"`{option}` takes names of columns, in a list or with commas between, got {given!r}.")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from enumerator.errors import InputError
 from enumerator.statistics.counting import ENDED, OUTCOMES, SAMPLE_FIELDS, Sample, StartSelection, opened, samples
 from enumerator.statistics.intervals import check_confidence, exact_interval, wilson_interval
-from enumerator.statistics.missing import missing_mass, new_minima, rarefaction, richness
+from enumerator.statistics.missing import RARE_NEEDED, missing_mass, new_minima, rarefaction, richness
 from enumerator.storage.sql import one_of
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def _per_copy(frequency: float, row: dict[str, Any]) -> float | None:
     return None if size is None or frequency == 0 else float(np.log10(frequency) - size)
 
 
+# Of a prediction from few minima that were hit once or twice.
+NEVER_ALONE = "do not quote new_minima without its interval"
 _UNSEEN = pa.schema(
     [
         *SAMPLE_FIELDS[:2],
@@ -160,7 +162,8 @@ def unseen(source: Countable, more: int | None = None, confidence: float = 0.95,
             ended in (see `missing_mass`). `missing_bound` is an upper bound that always holds, with this confidence.
             `chao1` and `ichao1` are lower bounds of the number of minima that this law reaches (see `richness`).
             `new_minima` is the number expected in `more` further starts (see `new_minima`), null beyond `more_limit`.
-            An interval is null where none is valid, and `note` says why.
+            An interval is null where none is valid, and `note` says why. It also says where `new_minima` rests on so
+            few minima that it means nothing without its interval.
 
     Raises:
         InputError: For names that do not exist, or a negative `more`.
@@ -171,6 +174,8 @@ def unseen(source: Countable, more: int | None = None, confidence: float = 0.95,
         mass = missing_mass(hits, starts, sample.held_out(), confidence)
         rich = richness(hits, starts, confidence)
         new = new_minima(hits, starts, starts if more is None else more, confidence)
+        is_rare = np.isin(hits, (1, 2)).sum() < RARE_NEEDED and new.low is not None
+        notes = (mass.reason, rich.reason, new.reason, NEVER_ALONE if is_rare else None)
         rows.append(
             sample.row()
             | {
@@ -192,7 +197,7 @@ def unseen(source: Countable, more: int | None = None, confidence: float = 0.95,
                 "new_low": new.low,
                 "new_high": new.high,
                 "more_limit": new.limit,
-                "note": "; ".join(text for text in (mass.reason, rich.reason, new.reason) if text) or None,
+                "note": "; ".join(text for text in notes if text) or None,
             }
         )
     return pa.Table.from_pylist(rows, schema=_UNSEEN)

@@ -65,9 +65,24 @@ def test_the_numbers_are_those_of_python(stats, atlas):
     assert row == expected
 
 
+@pytest.mark.parametrize("format", ["table", "csv"])
+def test_columns_are_those_asked_for_in_their_order(stats, format):
+    asked = ("--by", "order", "--columns", "hits, anti_aligned,dynamics,hits", "--format", format)
+    code, out, err = stats(*asked)
+    rows = [line.replace(",", " ").replace('"', "").split() for line in out.splitlines()]
+    assert code == 0 and rows[:2] == [["hits", "anti_aligned", "dynamics"], ["120", "0", "gradient-flow"]]
+    assert "of 200 starts 4 ended in no minimum" in err
+
+
+def test_a_column_that_a_readable_table_leaves_out_can_be_asked_for(stats):
+    assert "hit_twice" not in stats("--of", "unseen")[1]
+    assert stats("--of", "unseen", "--columns", "hit_twice")[1].split() == ["hit_twice", "0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--columns", "hits,colour"), "`columns` names 'colour', which is no column here. The columns are students, "),
         (("--of", "colours"), "`--of` must be one of frequencies, unseen"),
         (("--by", "colour"), "`by` must be one of minimum, order, outcome, got 'colour'"),
         (("--of", "unseen", "--by", "order"), "`--by` goes with --of frequencies or distributions, got --of unseen"),

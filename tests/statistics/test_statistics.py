@@ -131,9 +131,24 @@ def test_unseen_counts(atlas):
     assert (row["starts"], row["in_no_minimum"], row["minima"], row["hit_once"]) == (40, 10, 3, 1)
     assert row["missing_mass"] == 1 / 40
     assert row["missing_low"] is None and "no valid interval" in row["note"] and "no prediction beyond" in row["note"]
+    assert "do not quote" not in row["note"], "there is nothing to quote"
     even, odd = ENDED[::2], ENDED[1::2]
     (sample,) = samples(atlas, campaign=FLOW.id)
     assert sample.held_out() == (20, sum(end in (0, 1, 2) and end not in even for end in odd))
+
+
+@pytest.mark.parametrize(("rare", "is_told"), [(19, True), (20, False)])
+def test_a_prediction_from_few_rare_minima_is_not_to_be_quoted_alone(tmp_path, rare, is_told):
+    campaign, atlas = make_campaign(), new_catalogue(tmp_path / "atlas")
+    points = [make_point(campaign.landscape, 0.01 * (k + 1)) for k in range(rare + 1)]
+    ended = [*range(1, rare + 1), *[0] * (100 - rare)]
+    atlas.register(campaign, 100, "cpu")
+    atlas.commit_shard(make_result(campaign, 0, 100, points, ended), 0, 100)
+    (row,) = unseen(atlas, more=50).to_pylist()
+    assert row["hit_once"] == rare and row["new_low"] is not None
+    told = f"no valid interval: {rare} minima were hit once or twice, 20 are needed; "
+    told += "do not quote new_minima without its interval"
+    assert row["note"] == (told if is_told else None)
 
 
 def test_distributions_against_numpy(atlas):
