@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from scripts.site import commands, http, links, python, tables
+from scripts.site import answers, commands, http, links, python, tables
 
 
 def write_reference(folder: Path) -> None:
     """Write what the code says of itself. Raises ValueError, with its name, for anything that nobody has described."""
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {"commands": commands, "python": python, "tables": tables, "http": http}
+    pages = {"commands": commands, "python": python, "tables": tables, "answers": answers, "http": http}
     for name, module in pages.items():
         (folder / f"{name}.md").write_text(module.page(), encoding="utf-8")
 
