@@ -8,8 +8,8 @@ _HEAD = """\
 # Answers of stats
 
 `enumerator stats`, `GET /statistics/...` and [`enumerator.statistics`](python.md) give these columns. A terminal
-cuts the wide tables: `--columns` chooses from them, and files hold them all. Shares are of all starts of a sample, whatever
-became of them. Intervals have the confidence that you ask for, 95% otherwise. How they are made:
+cuts the wide tables: `--columns` chooses from them, and files hold them all. Shares are of all starts of
+a sample, whatever became of them. Intervals have the confidence that you ask for, 95% otherwise. How they are made:
 [What the statistics rest on](../concepts/statistics.md).
 
 """
