@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,22 +137,32 @@ def _identify(
 
     format = choose_format(format, output)
     atlas = Catalogue(catalogue)
-    found = identify(
-        atlas,
-        **_arrays(file),
-        landscape=landscape,
-        students=teachers if students is None else students,
-        teachers=teachers,
-        reduced=reduced,
-    )
+    try:
+        found = identify(
+            atlas,
+            **_arrays(file),
+            landscape=landscape,
+            students=teachers if students is None else students,
+            teachers=teachers,
+            reduced=reduced,
+        )
+    except InputError as error:
+        raise InputError(_with_dashes(str(error))) from error
+    found = replace(found, hint=None if found.hint is None else _with_dashes(found.hint))
     write_table(pa.Table.from_pylist([vars(found)]), "identification", format, output)
     say(_told(found))
 
 
+def _with_dashes(text: str) -> str:
+    """A message that names an argument as Python does, with the option in its place."""
+    return text.replace("`reduced`", "`--reduced`")
+
+
 def _told(found: Identification) -> str:
+    from enumerator.identification.identify import read_as
+
     size = f"K = {found.students}, M = {found.teachers}" + (f", d = {found.dimension}" if found.dimension else "")
-    units = {"overlaps": "overlaps", "reduced": "reduced weights"}.get(found.units, f"weights {found.units}")
-    read = f"Read as {size}, {found.teacher} teachers, {units}, exact to {found.rounding:.1g}."
+    read = f"Read as {size}, {found.teacher} teachers, {read_as(found.units)}, exact to {found.rounding:.1g}."
     near = "The catalogue knows no minimum of this landscape"
     if found.nearest is not None:
         bound = "" if found.proven else " at most, and another may be nearer"

@@ -16,6 +16,8 @@ Matrix = NDArray[np.float64]
 
 # Rounding of the overlaps of a network, over the last digit of its numbers: products of some hundreds of them.
 _ROUNDINGS = 100
+# The network that holds weights: as a rule, and where they are reduced already.
+HELD, REDUCED = "f(x) = sum g(w.x/sqrt d)", "f(x) = sum g(w.x)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,7 @@ def given_network(W: Any, V: Any, Q: Any, R: Any, T: Any, reduced: bool) -> Give
     with np.errstate(over="ignore"):
         if not all(np.isfinite((x * x).sum()) for x in (w, v) if x is not None):
             raise InputError("expected weights whose squares are numbers, got larger ones.")
-    return Given(w, v, None, None, None, rounding, "reduced" if reduced else "divided by sqrt d")
+    return Given(w, v, None, None, None, rounding, REDUCED if reduced else HELD)
 
 
 def _matrix(name: str, array: Any) -> NDArray:

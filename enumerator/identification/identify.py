@@ -15,7 +15,7 @@ from enumerator.catalogue.point_table import KnownPoint
 from enumerator.catalogue.records import OUTCOMES, from_table, landscape_from_row
 from enumerator.errors import InputError
 from enumerator.follow import check_solvable
-from enumerator.identification.given_network import Given, given_network
+from enumerator.identification.given_network import HELD, REDUCED, Given, given_network
 from enumerator.identification.nearest import Nearest, nearest_point
 from enumerator.lanes.solve import solve_starts
 from enumerator.loss.overlaps import FEASIBLE
@@ -44,7 +44,8 @@ class Identification:
         teachers: M, the number of teachers.
         dimension: d, the columns of the weights; None for overlaps.
         teacher: `orthonormal` or `given`.
-        units: What was done to the weights.
+        units: The network that holds these weights: `f(x) = sum g(w.x/sqrt d)`, or `f(x) = sum g(w.x)` for reduced
+            ones; `overlaps` where these were given.
         landscape_id: The landscape that the network belongs to.
         rounding: The part of an overlap that counts as rounding of the numbers given.
         loss: Population loss of the network.
@@ -293,11 +294,22 @@ def _better_reading(
         if near.position < 0 or near.distance >= best * wanted.teacher_scale:
             continue
         best = near.distance / wanted.teacher_scale
-        units = "divided by sqrt d" if reduced else "taken as reduced weights"
-        how = " and ".join([*["transposed"] * turned, *[units] * other])
-        give = " and ".join([*["the transpose"] * turned, *["no `reduced`" if reduced else "`reduced`"] * other])
+        how = " and ".join([*["transposed"] * turned, *[f"read as {read_as(network.units)}"] * other])
+        give = " and ".join([*["give the transpose"] * turned, *[_advice(reduced, turned)] * other])
         told = (
             f"{how[0].upper()}{how[1:]}, with K = {wanted.students}, M = {wanted.teachers}, d = {network.dimension}, "
-            f"it is at most {near.distance:.3g} away from {known[near.position].label}: if that is meant, give {give}."
+            f"it is at most {near.distance:.3g} away from {known[near.position].label}: if that is meant, {give}."
         )
     return told
+
+
+def read_as(units: str) -> str:
+    """The `units` of a network in words."""
+    words = {HELD: "weights as a network holds them", REDUCED: "reduced weights"}.get(units)
+    return units if words is None else f"{units} ({words})"
+
+
+def _advice(reduced: bool, turned: bool) -> str:
+    if reduced:
+        return "leave `reduced` out"
+    return "`reduced`" if turned else "give `reduced`"

@@ -66,7 +66,7 @@ def test_weights_of_any_precision_are_taken_with_their_own_teachers(atlas, zero,
     assert (found.nearest, found.reached, found.landscape_id) == (zero, zero, FLOW.landscape.id)
     assert found.distance is not None and found.distance < max(1e-12, 20 * eps)
     assert (found.students, found.teachers, found.dimension) == (4, 4, 20)
-    assert (found.teacher, found.units, found.hint) == ("orthonormal", "divided by sqrt d", None)
+    assert (found.teacher, found.units, found.hint) == ("orthonormal", "f(x) = sum g(w.x/sqrt d)", None)
 
 
 def test_overlaps_in_single_precision_are_feasible_up_to_its_rounding(atlas, zero):
@@ -96,7 +96,7 @@ READINGS = {
     "unit teachers": ({}, lambda W, V: {"W": W / np.sqrt(6), "V": V / np.sqrt(6)}, "give `reduced`"),
     "transposed": ({}, lambda W, V: {"W": W.T, "V": V.T}, "give the transpose"),
     "both": ({}, lambda W, V: {"W": W.T / np.sqrt(6), "V": V.T / np.sqrt(6)}, "give the transpose and `reduced`"),
-    "not reduced": ({"reduced": True}, lambda W, V: {"W": W, "V": V}, "give no `reduced`"),
+    "not reduced": ({"reduced": True}, lambda W, V: {"W": W, "V": V}, "leave `reduced` out"),
 }
 
 
@@ -109,9 +109,13 @@ def test_another_reading_that_fits_the_catalogue_better_is_named(atlas, zero, co
     if "transpose" in advice:
         return
     code, row, err = command(arrays, *(f"--{name}" for name in options))
-    assert (code, row) == (0, vars(found))
-    assert f"Read as K = {found.students}, M = {found.teachers}, d = {found.dimension}" in err
-    assert found.hint in err
+    assert (code, row) == (0, vars(found) | {"hint": found.hint.replace("`reduced`", "`--reduced`")})
+    held, reduced = "f(x) = sum g(w.x/sqrt d) (weights as a network holds them)", "f(x) = sum g(w.x) (reduced weights)"
+    taken, meant = (reduced, held) if options else (held, reduced)
+    size = f"K = {found.students}, M = {found.teachers}, d = {found.dimension}"
+    assert f"Read as {size}, {found.teacher} teachers, {taken}, exact to" in err
+    assert found.hint.startswith(f"Read as {meant}, with K = 4, M = 4, d = 6, it is at most")
+    assert f"{meant}, with K = 4" in err and "`--reduced`" in err and "`reduced`" not in err
     other = en.identify(atlas, **arrays, reduced=not options)
     assert (other.nearest, other.hint) == (zero, None)
 
@@ -125,6 +129,8 @@ def test_weights_alone_are_read_with_hints_too(atlas, zero, command):
     code, _, err = command({"W": W.T})
     assert (code, "landscapes of this catalogue have 20 students" in err) == (2, True)
     assert err.strip().endswith("give the transpose.")
+    code, _, err = command({"W": W.T / np.sqrt(20)})
+    assert (code, err.strip().endswith("give the transpose and `--reduced`.")) == (2, True)
     far = en.identify(atlas, W=np.sqrt(20) * np.random.default_rng(0).normal(size=(4, 20)), teachers=4)
     assert far.hint is None
 
