@@ -7,6 +7,7 @@ is an error. Runs get fewer starts here (`tests/support/pages.py`), so that what
 compared. `console` marks what needs another machine.
 """
 
+import codeop
 import os
 
 import matplotlib
@@ -25,6 +26,32 @@ SLOW = {"docs/guides/cluster.md"}
 def test_every_block_says_what_it_is(name):
     for block in blocks(PAGES[name]):
         assert block.language in RUN | SHOWN, f"line {block.line}: {block.language!r}"
+
+
+def _paste(text: str) -> None:
+    """Compile lines one by one, as the interactive prompt does, with one Enter at the end. Raises SyntaxError."""
+    waiting: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        waiting.append(line)
+        if codeop.compile_command("\n".join(waiting), symbol="single") is not None:
+            waiting = []
+    assert not waiting, "an open bracket or string at the end"
+
+
+def test_a_prompt_needs_a_blank_line_after_an_indented_part():
+    _paste("for a in range(3):\n    print(a)\n\nprint(a)\n")
+    with pytest.raises(SyntaxError):
+        _paste("for a in range(3):\n    print(a)\nprint(a)\n")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_blocks_of_python_can_be_pasted_into_the_prompt(name):
+    for block in blocks(PAGES[name]):
+        if block.language == "python":
+            try:
+                _paste(block.text)
+            except SyntaxError as error:
+                pytest.fail(f"line {block.line}: put a blank line after each indented part, and none within: {error}")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in RUNNING])
