@@ -122,7 +122,7 @@ class Catalogue:
                 with the counts.
 
         Raises:
-            InputError: For a column, campaign or choice that does not exist, or a condition with a mistake.
+            InputError: For a column, landscape, campaign or choice that does not exist, or a condition with a mistake.
             TypeError: For another keyword.
             CatalogueError: If the catalogue cannot be read.
 

@@ -12,7 +12,7 @@ from enumerator.catalogue.campaign_names import FACTS, campaign_id_of
 from enumerator.catalogue.schema import table_schema
 from enumerator.errors import InputError
 from enumerator.problem import DYNAMICS
-from enumerator.storage.sql import Datasets, one_of, quoted, run
+from enumerator.storage.sql import Datasets, nearest, one_of, quoted, run
 from enumerator.validation import check_choice, check_positive, check_text
 
 # Columns that a query appends to minima and saddles, counted in the starts of the campaigns selected, with the names of
@@ -197,12 +197,19 @@ def _landscape_condition(selection: Selection) -> str:
 
 
 def _landscapes(selection: Selection, datasets: Datasets) -> list[str] | None:
-    """Ids of the landscapes selected, None for all."""
+    """Ids of the landscapes selected, None for all. Raises InputError for an unknown landscape."""
     condition = _landscape_condition(selection)
     if not condition:
         return None
-    query = f"select landscape_id from landscapes where {condition}"
-    return run(query, {"landscapes": datasets["landscapes"]})["landscape_id"].to_pylist()
+
+    def ids(where: str) -> list[str]:
+        query = f"select landscape_id from landscapes where {where} order by landscape_id"
+        return run(query, {"landscapes": datasets["landscapes"]})["landscape_id"].to_pylist()
+
+    found, wanted = ids(condition), selection.get("landscape")
+    if wanted is not None and not found and wanted not in (known := ids("true")):
+        raise InputError(f"no landscape {wanted!r} in this catalogue ({nearest(wanted, known)}).")
+    return found
 
 
 def _campaign_condition(selection: Selection) -> str:

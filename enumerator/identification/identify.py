@@ -24,6 +24,7 @@ from enumerator.minima.distinct import match_points
 from enumerator.points import Student
 from enumerator.problem import Campaign, InitialLaw, Landscape
 from enumerator.process_checks import check_jax
+from enumerator.storage.sql import quoted
 
 Matrix = NDArray[np.float64]
 
@@ -212,7 +213,7 @@ def _end_of_flow(landscape: Landscape, weights: Matrix, known: list[KnownPoint])
 
 def _known(atlas: Catalogue, landscape: Landscape) -> list[KnownPoint]:
     """The minima and saddles of a landscape, none if the catalogue does not have it."""
-    if not atlas.landscapes(landscape=landscape.id).num_rows:
+    if not atlas.landscapes(where=f"landscape_id = {quoted(landscape.id)}").num_rows:
         return []
     return [entry for table in ("minima", "saddles") for entry in atlas.points(landscape.id, table)]
 
@@ -249,11 +250,8 @@ def _agreement(network: Given) -> float:
 
 
 def _landscape_named(atlas: Catalogue, name: str) -> Landscape:
-    """A landscape of the catalogue by its id. Raises InputError."""
-    rows = list(from_table(atlas.landscapes(landscape=name)))
-    if not rows:
-        raise InputError(f"no landscape {name!r} in this catalogue: `enumerator landscapes` lists them.")
-    return landscape_from_row(rows[0])
+    """A landscape of the catalogue by its id. Raises InputError for an unknown one, with the nearest."""
+    return landscape_from_row(next(from_table(atlas.landscapes(landscape=name))))
 
 
 def _landscape_like(atlas: Catalogue, network: Given) -> Landscape:

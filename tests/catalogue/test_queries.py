@@ -135,6 +135,16 @@ def test_selection_that_cannot_be_meant_is_refused(filled, selection, message):
         filled.minima(**selection)
 
 
+@pytest.mark.parametrize("name", TABLE_NAMES)
+def test_an_unknown_landscape_is_refused_with_the_nearest_and_a_known_one_may_have_no_rows(filled, name):
+    known = CAMPAIGNS[2].landscape.id
+    assert getattr(filled, name)(landscape=known, students=9).num_rows == 0
+    with pytest.raises(InputError, match=f"no landscape '{known[:-1]}' in this catalogue \\(nearest: {known}"):
+        getattr(filled, name)(landscape=known[:-1])
+    with pytest.raises(InputError, match="no landscape 'nonsense' in this catalogue \\(nearest: ls-"):
+        getattr(filled, name)(landscape="nonsense", students=3, campaign=CAMPAIGNS[2].id)
+
+
 def test_misspelt_selection_is_a_type_error(filled):
     with pytest.raises(TypeError, match="no such selection: student"):
         filled.minima(student=3)

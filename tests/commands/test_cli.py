@@ -261,6 +261,7 @@ def test_what_is_no_catalogue_is_refused(refused, workplace, command):
         (("minima", "ATLAS", "--where", "loss >"), "syntax error"),
         (("minima", "ATLAS", "--limit", -1), "`limit` must be a whole number >= 0, got -1"),
         (("minima", "ATLAS", "--campaign", "c-0"), "no campaign 'c-0'"),
+        (("minima", "ATLAS", "--landscape", "nonsense"), "no landscape 'nonsense' in this catalogue (nearest: ls-"),
         (("minima", "ATLAS", "--students", "x"), "--students"),
         (("minima", "ATLAS", "--format", "xml"), "`--format` must be one of"),
         (("minima", "ATLAS", "-o", "no/such/folder.csv"), "cannot write no/such/folder.csv"),

@@ -199,6 +199,10 @@ def test_statistics_in_other_formats_and_what_is_no_statistic(path, service, rem
     assert service.get("/statistics/colours").status == 422
     with pytest.raises(InputError, match="no campaign 'c-1' in this catalogue"):
         remote.statistics(campaign="c-1")
+    with pytest.raises(InputError, match=r"no landscape 'ls-1' in this catalogue \(nearest: ls-"):
+        remote.minima(landscape="ls-1")
+    reply = service.get("/tables/starts?landscape=ls-1")
+    assert (reply.status, "no landscape 'ls-1' in this catalogue (nearest: ls-" in reply.json["error"]) == (400, True)
     with pytest.raises(InputError, match=r"the statistics of a service are its own, as in `connect\(url\)\.stat"):
         en.statistics.frequencies(remote)
 

@@ -218,7 +218,6 @@ def test_what_enumerate_minima_found_counts_alike(atlas, found):
         {"dynamics": "newton"},
         {"dimension": 1000, "scale": 1.0, "where": "start_index < 20"},
         {"landscape": FLOW.landscape.id, "campaign": [FLOW.id]},
-        {"landscape": "ls-0123456789abcdef"},
     ],
     ids=str,
 )
@@ -230,6 +229,9 @@ def test_a_selection_from_what_enumerate_minima_found_is_that_from_a_catalogue(a
     assert exact[0].equals(exact[1])
     with pytest.raises(InputError, match="no campaign 'c-none'"):
         frequencies(found, campaign="c-none")
+    for source in (atlas, found):
+        with pytest.raises(InputError, match=f"no landscape 'ls-.*nearest: {FLOW.landscape.id}"):
+            frequencies(source, landscape=FLOW.landscape.id[:-1])
 
 
 def test_counts_are_those_of_plain_python(atlas):
