@@ -13,17 +13,25 @@ from cluster.terminal import printable
 
 # Entries of one block agree to rounding; what differs by more is another block.
 SAME_BLOCK = 1e-8
+# The teachers of most landscapes.
+ORTHONORMAL = "orthonormal"
 
 
-def describe(minimum: dict[str, Any], width: int | None = None, counted: Sequence[dict[str, Any]] = ()) -> str:
+def describe(
+    minimum: dict[str, Any],
+    width: int | None = None,
+    counted: Sequence[dict[str, Any]] = (),
+    teacher: str = ORTHONORMAL,
+) -> str:
     """The row of a minimum as lines of text; matrices wider than `width` characters go on below.
 
-    `counted` has `campaign_name`, `hits` and `starts` of each campaign, where the campaigns are not alike.
+    `counted` has `campaign_name`, `hits` and `starts` of each campaign, where the campaigns are not alike. `teacher`
+    says what T is, as in `landscapes`; it is told unless it is `orthonormal`.
     """
     K, M = minimum["effective_students"], minimum["teachers"]
     Q = np.array(minimum["Q"], dtype=float).reshape(K, K)
     R = np.array(minimum["R"], dtype=float).reshape(K, M)
-    facts = _facts(minimum)
+    facts = _facts(minimum, teacher)
     indent = max(map(len, facts)) + 2
     lines = [f"{minimum['label']}  ({minimum['minimum_id']})", ""]
     for name, fact in facts.items():
@@ -39,7 +47,7 @@ def describe(minimum: dict[str, Any], width: int | None = None, counted: Sequenc
     return "\n".join(map(printable, lines))
 
 
-def _facts(minimum: dict[str, Any]) -> dict[str, str]:
+def _facts(minimum: dict[str, Any], teacher: str) -> dict[str, str]:
     def shown(name: str) -> str:
         return format_value(name, minimum.get(name))
 
@@ -57,6 +65,7 @@ def _facts(minimum: dict[str, Any]) -> dict[str, str]:
             f"K = {minimum['students']}, M = {minimum['teachers']}, {minimum['activation']}, "
             f"constraint {minimum['constraint']}, second layer {minimum['second_layer']}  ({minimum['landscape_id']})"
         ),
+        "teachers": teacher,
         "loss": f"{minimum['loss']:.15g}",
         "verdict": f"{minimum['verdict']} at d = r, {minimum['verdict_above']} at every d > r",
         "anti-aligned": f"{shown('anti_aligned')} of {minimum['effective_students']} students of the effective network",
@@ -75,6 +84,8 @@ def _facts(minimum: dict[str, Any]) -> dict[str, str]:
         "found by": f"{found_by}, {shown('created_at')} UTC, {shown('software')}",
     }
     left_out = {"family": "family", "second layer": "second_layer_weights", "frequency": "hits"}
+    if teacher == ORTHONORMAL:
+        del facts["teachers"]
     return {name: fact for name, fact in facts.items() if minimum.get(left_out.get(name, ""), "") is not None}
 
 

@@ -13,6 +13,9 @@ from enumerator.catalogue.selection import named_columns
 from enumerator.errors import InputError
 from enumerator.statistics.by_name import TABLES, computed, misplaced
 
+# The outcome of a start that ended in a minimum.
+ENDED = "converged"
+
 
 def add_commands(app: typer.Typer) -> None:
     """Enter the command of this module."""
@@ -65,9 +68,15 @@ def _stats(
         raise InputError(f"`--{wrong[0]}` goes with --of {wrong[1]}, got --of {of}.")
     atlas = Catalogue(catalogue)
     found = computed(atlas, of, options, confidence, selection)
+    lacks_orders = by == "order" and any(
+        row["outcome"] == ENDED and row["anti_aligned"] is None
+        for row in found.select(["outcome", "anti_aligned"]).to_pylist()
+    )
     if columns is not None:
         found = found.select(named_columns(columns, found.schema))
     write_table(found, of, format, output, all_columns=columns is not None)
+    if lacks_orders:
+        say("note: minima have no orders where T is not diagonal, or the second layer is trained: use --by minimum.")
     if of == "frequencies":
         _say_unseen(atlas, confidence, selection)
 
@@ -83,6 +92,7 @@ def _say_unseen(atlas: Catalogue, confidence: float, selection: dict[str, Any]) 
         say(
             f"K = {row['students']}, M = {row['teachers']}, {row['dynamics']}, {row['law']}{settings}: "
             f"of {row['starts']:,} starts {row['in_no_minimum']:,} ended in no minimum; the next ends in an unseen "
-            f"one with probability {row['missing_mass']:.2g}{ends}{bound}; {row['minima']} minima seen, "
+            f"one with probability {row['missing_mass']:.2g}{ends}{bound}; "
+            f"{row['minima']} {'minimum' if row['minima'] == 1 else 'minima'} seen from this initial law, "
             f"Chao1 {row['chao1']:.1f} at least."
         )

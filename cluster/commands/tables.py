@@ -131,7 +131,9 @@ def _show(
     if format == "table":
         width = shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
         (row,) = found.to_pylist()
-        write_text(describe(row, width, _by_campaign(atlas, row) if has_unlike_campaigns(row) else ()), output)
+        counted = _by_campaign(atlas, row) if has_unlike_campaigns(row) else ()
+        (teacher,) = atlas.landscapes(landscape=row["landscape_id"], columns="teacher")["teacher"].to_pylist()
+        write_text(describe(row, width, counted, teacher), output)
     else:
         write_table(found, None, format, output)
 

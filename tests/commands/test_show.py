@@ -52,6 +52,20 @@ def test_an_orbit_of_other_teachers_counts_their_permutations_alone(tmp_path):
     assert atlas.minimum(atlas.minima()["label"][0].as_py())["orbit_size"] == "48"
 
 
+@pytest.mark.parametrize(
+    ("T", "told"),
+    [(None, None), (0.7 * np.eye(3) + 0.3, "equicorrelated 0.3"), (4 * np.eye(3), "orthogonal, squares 4.0")],
+)
+def test_teachers_that_are_not_orthonormal_are_told_as_landscapes_tells_them(tmp_path, capsys, T, told):
+    campaign = make_campaign(3, 3, T=T)
+    atlas = new_catalogue(tmp_path / "atlas")
+    atlas.register(campaign, 10, "cpu")
+    commit(atlas, campaign, 0, 10, [0.1])
+    assert run_command(["show", atlas.store.address, atlas.minima()["label"][0].as_py()]) == 0
+    lines = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if line.startswith("teachers")]
+    assert lines == ([] if told is None else [told])
+
+
 def test_what_contradicts_itself_is_no_exact_number(tmp_path):
     campaign = make_campaign()
     atlas = new_catalogue(tmp_path / "atlas")

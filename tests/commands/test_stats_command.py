@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -44,6 +45,25 @@ def test_table_on_stdout_and_words_on_stderr(stats):
     assert lines[1][:7] == ["3", "3", "converged", "0", "120", "200", "60.00%"]
     assert len(lines) == 4
     assert "of 200 starts 4 ended in no minimum" in err and "at most" in err
+
+
+def test_one_minimum_is_said_in_the_singular_and_of_this_law(stats):
+    assert "; 2 minima seen from this initial law, Chao1 " in stats()[2]
+    assert "; 1 minimum seen from this initial law, Chao1 " in stats("--where", "start_index < 60")[2]
+
+
+@pytest.mark.parametrize("of", ["frequencies", "distributions"])
+def test_minima_without_orders_are_said_to_have_none(stats, tmp_path, capsys, of):
+    assert "have no orders" not in stats("--of", of, "--by", "order")[2]
+    atlas = new_catalogue(tmp_path / "atlas")
+    campaign = make_campaign(3, 3, T=0.7 * np.eye(3) + 0.3)
+    atlas.register(campaign, 10, "cpu")
+    atlas.commit_shard(make_result(campaign, 0, 10, [make_point(campaign.landscape, 0.2, anti_aligned=None)]), 0, 10)
+    assert run_command(["stats", atlas.store.address, "--of", of, "--by", "order", "--columns", "outcome"]) == 0
+    note = "note: minima have no orders where T is not diagonal, or the second layer is trained: use --by minimum.\n"
+    assert note in capsys.readouterr().err
+    assert run_command(["stats", atlas.store.address, "--of", of, "--by", "minimum"]) == 0
+    assert "have no orders" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("of", TABLES)
