@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.commands.options import CatalogueArgument, selecting
+from cluster.commands.options import CatalogueArgument, say, selecting
 from enumerator.catalogue.catalogue import Catalogue
 
 
@@ -34,5 +34,12 @@ def _plot(
     """
     from enumerator import plots
 
-    for path in plots.plot_all(Catalogue(catalogue), output, kind, **selection):
+    written = plots.plot_all(Catalogue(catalogue), output, kind, **selection)
+    for path in written:
         print(path)
+    for folder in sorted({path.parent for path in written if path.stem == "losses"}):
+        if folder / f"orders.{kind}" not in written:
+            say(
+                f"note: no figure of orders in {folder}: minima have none where T is not diagonal, or the second layer "
+                "is trained."
+            )

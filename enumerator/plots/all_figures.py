@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from enumerator.errors import InputError
 from enumerator.plots.curves import accumulation, stopped_early, trend
-from enumerator.plots.histograms import flow_times, losses, orders
+from enumerator.plots.histograms import flow_times, lacks_orders, losses, orders
 from enumerator.plots.matrices import MOST_MINIMA, overlaps, spectra
 from enumerator.statistics.counting import Sample, samples
 from enumerator.storage.sql import one_of
@@ -59,7 +59,8 @@ def _figures(catalogue: Catalogue, sample: Sample) -> list[tuple[str, Figure]]:
     """The figures of one sample that its starts allow, by name."""
     one: Any = {"campaign": sample.campaign_ids}
     minima = sorted((row for row in sample.ends() if row["hits"]), key=lambda row: -row["hits"])
-    figures = [("losses", losses(catalogue, **one)), ("orders", orders(catalogue, **one))]
+    figures = [("losses", losses(catalogue, **one))]
+    figures += [] if lacks_orders(sample) else [("orders", orders(catalogue, **one))]
     figures += [("flow-times", flow_times(catalogue, **one)), ("accumulation", accumulation(catalogue, **one))]
     if minima:
         often = one_of("minimum_id", [row["minimum_id"] for row in minima[:MOST_MINIMA]])

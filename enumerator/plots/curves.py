@@ -20,8 +20,8 @@ from enumerator.plots.style import (
     percent,
     styled,
     title,
-    two_lines,
     whole_numbers,
+    wrapped,
 )
 from enumerator.statistics.counting import ENDED, PLAIN, Sample, one_sample
 from enumerator.statistics.missing import richness
@@ -72,7 +72,7 @@ def accumulation(source: Catalogue | Enumeration, confidence: float = 0.95, **se
     axes.set(xscale="log", xlabel="starts", ylabel="distinct minima", ylim=(0, None), xlim=(1, sample.starts))
     axes.yaxis.set_major_locator(whole_numbers())
     axes.legend(loc="lower right")
-    axes.set_title(two_lines(title(sample)))
+    axes.set_title(wrapped(title(sample)))
     return drawn
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enumerator.plots.style import COLUMN, GREY, PAGE, Figure, figure, order_colours, percent, styled, title, two_lines
+from enumerator.errors import InputError
+from enumerator.plots.style import COLUMN, GREY, PAGE, Figure, figure, order_colours, percent, styled, title, wrapped
 from enumerator.statistics.counting import ENDED, Sample, StartSelection, one_sample, opened
 from enumerator.statistics.shares import frequencies
 from enumerator.storage.sql import one_of
@@ -106,6 +107,11 @@ def losses(source: Catalogue | Enumeration, bins: int = 160, where: str | None =
     return drawn
 
 
+def lacks_orders(sample: Sample) -> bool:
+    """Whether its minima have no number of anti-aligned students."""
+    return any(row["anti_aligned"] is None for row in sample.ends())
+
+
 @styled
 def orders(source: Catalogue | Enumeration, confidence: float = 0.95, **selection: Any) -> Figure:
     """The share of all starts that ends in each order, with exact intervals; starts in no minimum stand beside.
@@ -116,9 +122,14 @@ def orders(source: Catalogue | Enumeration, confidence: float = 0.95, **selectio
         **selection: Which starts, by the keywords of `enumerator.statistics.StartSelection`; they must be one sample.
 
     Raises:
-        InputError: If the selection is not one sample.
+        InputError: If the selection is not one sample, or its minima have no orders.
     """
     sample = one_sample(source, **selection)
+    if lacks_orders(sample):
+        raise InputError(
+            f"the minima of {sample.campaign_names} have no orders, as T is not diagonal, or the second layer is "
+            'trained: `frequencies` with by="minimum" has their shares.'
+        )
     rows = frequencies(source, by="order", confidence=confidence, **selection).to_pylist()
     rows = [row for row in rows if row["hits"] or row["outcome"] == ENDED]
     places, names = _places(rows)
@@ -141,7 +152,7 @@ def orders(source: Catalogue | Enumeration, confidence: float = 0.95, **selectio
         )
     axes.set(xlabel="anti-aligned students", ylabel="share of the starts", ylim=(0, 1.1 * max([*ends[1], 0.01])))
     percent(axes)
-    axes.set_title(two_lines(f"{title(sample)}; {100 * confidence:g}% intervals"))
+    axes.set_title(wrapped(f"{title(sample)}; {100 * confidence:g}% intervals"))
     return drawn
 
 
@@ -182,5 +193,5 @@ def flow_times(source: Catalogue | Enumeration, bins: int = 80, where: str | Non
     axes.set(xscale="log", xlabel="flow time", ylabel="share of the starts")
     percent(axes)
     axes.legend(title="order", ncols=2, loc="upper right", handlelength=1, columnspacing=0.8, labelspacing=0.25)
-    axes.set_title(two_lines(title(sample)))
+    axes.set_title(wrapped(title(sample)))
     return drawn

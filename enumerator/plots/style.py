@@ -87,7 +87,14 @@ def title(sample: Sample) -> str:
     return ", ".join([sizes, *activation, sample.dynamics, law, *sample.unusual, f"{sample.starts:,} starts"])
 
 
-def two_lines(text: str) -> str:
-    """A title for a narrow figure."""
+def wrapped(text: str, letters: int = 46) -> str:
+    """A title for a narrow figure: two entries, then lines of so many letters at most, broken between entries."""
     parts = text.split(", ")
-    return ", ".join(parts[:2]) + "\n" + ", ".join(parts[2:])
+    lines = [", ".join(parts[:2]), ""]
+    for part in parts[2:]:
+        longer = f"{lines[-1]}, {part}" if lines[-1] else part
+        if len(longer) <= letters:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return "\n".join(line for line in lines if line)

@@ -7,6 +7,7 @@ import matplotlib.colors
 import matplotlib.figure
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
 
 from cluster.cli import run_command
@@ -48,6 +49,27 @@ def test_bars_are_the_frequencies(atlas):
     assert np.allclose(
         [segment[:, 1] for segment in segments], np.column_stack([table["exact_low"], table["exact_high"]])
     )
+
+
+def test_minima_without_orders_have_no_figure_of_them_and_titles_are_not_cut_off(tmp_path, capsys):
+    atlas = new_catalogue(tmp_path / "atlas")
+    campaign = make_campaign(3, 3, T=0.7 * np.eye(3) + 0.3, constraint="normalized")
+    atlas.register(campaign, 10, "cpu")
+    atlas.commit_shard(make_result(campaign, 0, 10, [make_point(campaign.landscape, 0.2, anti_aligned=None)]), 0, 10)
+    with pytest.raises(InputError, match="have no orders, as T is not diagonal"):
+        plots.orders(atlas)
+    assert run_command(["plot", atlas.store.address, "-o", str(tmp_path / "figures")]) == 0
+    out, err = capsys.readouterr()
+    assert "orders.png" not in out and "losses.png" in out
+    assert f"note: no figure of orders in {tmp_path / 'figures'}" in err and err.count("\n") == 1
+    for draw in (plots.flow_times, plots.accumulation):
+        drawn = draw(atlas)
+        canvas = FigureCanvasAgg(drawn)
+        canvas.draw()
+        (axes,) = drawn.axes
+        box = axes.title.get_window_extent(canvas.get_renderer())
+        assert box.x0 >= 0 and box.x1 <= drawn.bbox.x1 and box.y1 <= drawn.bbox.y1
+        assert "T=" in axes.get_title() and "constraint=normalized" in axes.get_title()
 
 
 def test_levels_are_dashed_lines_with_their_orders(atlas):
