@@ -8,7 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.errors import InputError
-from enumerator.plots.style import COLUMN, GREY, PAGE, Figure, figure, order_colours, percent, styled, title, wrapped
+from enumerator.plots.style import (
+    COLOURS,
+    COLUMN,
+    GREY,
+    PAGE,
+    Figure,
+    figure,
+    order_colours,
+    percent,
+    styled,
+    title,
+    wrapped,
+)
 from enumerator.statistics.counting import ENDED, Sample, StartSelection, one_sample, opened
 from enumerator.statistics.shares import frequencies
 from enumerator.storage.sql import one_of
@@ -17,14 +29,14 @@ if TYPE_CHECKING:
     from enumerator.catalogue.catalogue import Catalogue
     from enumerator.enumeration import Enumeration
 
-# Starts that end in no minimum are drawn beside the orders, by this number in place of an order.
-_NONE = -1
+# Numbers in place of an order: of starts that end in no minimum, and of those in minima that have no order.
+_NONE, _UNORDERED = -1, -2
 
 
 def _binned(
     source: Catalogue | Enumeration, sample: Sample, value: str, edges: NDArray[Any], where: str | None
 ) -> dict[int, NDArray[np.int64]]:
-    """Counts by order in each bin of the SQL expression `value`; starts in no minimum under `_NONE`."""
+    """Counts by order in each bin of the SQL `value`; those in no minimum, or in one without order, apart."""
     selected = opened(source, StartSelection(campaign=sample.campaign_ids, where=where))
     first, width, last = float(edges[0]), float(edges[1] - edges[0]), len(edges) - 2
     rows = selected.query(f"""
@@ -33,7 +45,7 @@ def _binned(
             select minimum_id, least(greatest(floor(({value} - {first!r}) / {width!r}), 0), {last})::int as bin
             from starts where {one_of("campaign_id", sample.campaign_ids)} and {selected.condition}
         )
-        select case when minimum_id is null then {_NONE} else coalesce(anti_aligned, 0) end as n_order, bin,
+        select case when minimum_id is null then {_NONE} else coalesce(anti_aligned, {_UNORDERED}) end as n_order, bin,
             count(*) as n
         from chosen left join points using (minimum_id) where bin is not null group by all""")
     counts: dict[int, NDArray[np.int64]] = {}
@@ -44,11 +56,13 @@ def _binned(
 
 def _stacked(axes: Any, edges: NDArray[Any], counts: dict[int, NDArray[np.int64]], starts: int) -> None:
     """Bars of all orders on top of each other, as shares of all starts."""
-    colours = order_colours([order for order in counts if order != _NONE])
+    drawn = {
+        order: (str(order), colour, None) for order, colour in order_colours([n for n in counts if n >= 0]).items()
+    }
+    drawn |= {_NONE: ("no minimum", GREY, "////"), _UNORDERED: ("minimum", COLOURS[0], None)}
     below = np.zeros(len(edges) - 1)
     for order in sorted(counts, key=lambda order: (order == _NONE, order)):
-        colour, hatch = (GREY, "////") if order == _NONE else (colours[order], None)
-        name = "no minimum" if order == _NONE else str(order)
+        name, colour, hatch = drawn[order]
         heights = counts[order] / starts
         axes.stairs(below + heights, edges, baseline=below, fill=True, color=colour, hatch=hatch, label=name)
         axes.stairs(np.where(heights > 0, below + heights, np.nan), edges, baseline=None, color="white", linewidth=0.5)
@@ -81,7 +95,7 @@ def losses(source: Catalogue | Enumeration, bins: int = 160, where: str | None =
     axes = drawn.add_subplot()
     counts = _binned(source, sample, "loss", edges, where)
     _stacked(axes, edges, counts, sample.starts)
-    colours = order_colours(sorted({row["anti_aligned"] or 0 for row in minima}))
+    colours = order_colours([row["anti_aligned"] for row in minima if row["anti_aligned"] is not None])
     # Labels of levels that lie close together stand in two rows.
     last, raised = -np.inf, False
     for row in minima:
@@ -103,7 +117,8 @@ def losses(source: Catalogue | Enumeration, bins: int = 160, where: str | None =
     axes.set(yscale="log", ylim=(0.5 / sample.starts, 1), xlim=(edges[0], edges[-1]))
     axes.set(xlabel="population loss", ylabel="share of the starts")
     percent(axes)
-    axes.set_title(f"{title(sample)}; above: number of anti-aligned students", pad=22)
+    above = "" if lacks_orders(sample) else "; above: number of anti-aligned students"
+    axes.set_title(f"{title(sample)}{above}", pad=22)
     return drawn
 
 
@@ -192,6 +207,13 @@ def flow_times(source: Catalogue | Enumeration, bins: int = 80, where: str | Non
     _stacked(axes, 10**edges, counts, sample.starts)
     axes.set(xscale="log", xlabel="flow time", ylabel="share of the starts")
     percent(axes)
-    axes.legend(title="order", ncols=2, loc="upper right", handlelength=1, columnspacing=0.8, labelspacing=0.25)
+    axes.legend(
+        title=None if lacks_orders(sample) else "order",
+        ncols=2,
+        loc="upper right",
+        handlelength=1,
+        columnspacing=0.8,
+        labelspacing=0.25,
+    )
     axes.set_title(wrapped(title(sample)))
     return drawn

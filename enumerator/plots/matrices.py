@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enumerator.errors import InputError
-from enumerator.plots.style import PAGE, Figure, figure, order_colours, styled
+from enumerator.plots.style import COLOURS, PAGE, Figure, figure, order_colours, styled
 
 if TYPE_CHECKING:
     from enumerator.catalogue.catalogue import Catalogue
@@ -99,11 +99,11 @@ def spectra(catalogue: Catalogue, most: int = MOST_MINIMA, **selection: Any) -> 
     if not rows:
         raise InputError("no minima selected: there are no spectra to draw.")
     rows.sort(key=lambda row: (row["students"], row["teachers"], row["loss"]))
-    colours = order_colours(sorted({row["anti_aligned"] or 0 for row in rows}))
+    colours = order_colours([row["anti_aligned"] for row in rows if row["anti_aligned"] is not None])
     drawn = figure(PAGE, 0.9 + 0.24 * len(rows))
     axes = drawn.add_subplot()
     for place, row in enumerate(rows):
-        colour = colours[row["anti_aligned"] or 0]
+        colour = colours.get(row["anti_aligned"], COLOURS[0])
         inside, outside = row["hessian_spectrum"], row["perpendicular_spectrum"]
         axes.vlines(inside, place - 0.36, place + 0.36, color=colour, linewidth=1.0, alpha=0.75)
         axes.plot(outside, [place] * len(outside), "x", color="black", markersize=3, markeredgewidth=0.7)
@@ -120,5 +120,6 @@ def spectra(catalogue: Catalogue, most: int = MOST_MINIMA, **selection: Any) -> 
         # A flat minimum and a firm one differ by a factor: only a logarithm shows it.
         axes.set(xscale="log", xlim=(0.7 * lowest, None))
     axes.set(xlabel="Hessian eigenvalue (bars: in the span of the teachers; crosses: perpendicular to it)")
-    axes.set_title("spectra; in brackets: anti-aligned students")
+    has_orders = any(row["anti_aligned"] is not None for row in rows)
+    axes.set_title("spectra; in brackets: anti-aligned students" if has_orders else "spectra")
     return drawn

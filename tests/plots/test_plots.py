@@ -70,6 +70,10 @@ def test_minima_without_orders_have_no_figure_of_them_and_titles_are_not_cut_off
         box = axes.title.get_window_extent(canvas.get_renderer())
         assert box.x0 >= 0 and box.x1 <= drawn.bbox.x1 and box.y1 <= drawn.bbox.y1
         assert "T=" in axes.get_title() and "constraint=normalized" in axes.get_title()
+    (axes,) = plots.flow_times(atlas).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["minimum"]
+    (axes,) = plots.losses(atlas).axes
+    assert "anti-aligned" not in axes.get_title() and not axes.texts
 
 
 def test_levels_are_dashed_lines_with_their_orders(atlas):
