@@ -18,8 +18,8 @@ from tests.support.project import PROJECT
 
 PAGES = {path.relative_to(PROJECT).as_posix(): path for path in pages()}
 RUNNING = [name for name, path in PAGES.items() if any(block.language in RUN for block in blocks(path))]
-# A cluster with its dashboard and a job of its own takes a minute or more.
-SLOW = {"docs/guides/cluster.md"}
+# Pages that take a minute of processor time or more: a cluster with a job of its own, many runs, grids.
+SLOW = {f"docs/guides/{name}.md" for name in ("cluster", "campaigns", "statistics", "upkeep")}
 
 
 @pytest.mark.parametrize("name", PAGES)

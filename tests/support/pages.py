@@ -66,12 +66,13 @@ def blocks(page: Path) -> list[Block]:
 
 
 def made_small(text: str) -> str:
-    """The same with fewer starts, shorter runs of SGD, and a verification that runs two starts again, not twenty."""
+    """The same with fewer starts, one worker, shorter runs of SGD, and a verification of two starts, not twenty."""
 
     def fewer(match: re.Match[str]) -> str:
         return match[1] + str(min(int(match[2].replace("_", "")), STARTS))
 
     text = re.sub(r"(\bstarts(?: ?= ?|\": )|--starts )([\d_]+)", fewer, text)
+    text = text.replace("enumerator run ", "enumerator run --workers 1 ")
     text = re.sub(r"(enumerator verify \w+)$", r"\1 --sample 2", text, flags=re.MULTILINE)
     return re.sub(r"(one-pass-sgd .*--flow-time )(\d+)", lambda m: m[1] + str(min(int(m[2]), FLOW_TIME)), text)
 
