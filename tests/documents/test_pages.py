@@ -20,6 +20,7 @@ PAGES = {path.relative_to(PROJECT).as_posix(): path for path in pages()}
 RUNNING = [name for name, path in PAGES.items() if any(block.language in RUN for block in blocks(path))]
 # Pages that take a minute of processor time or more: a cluster with a job of its own, many runs, grids.
 SLOW = {f"docs/guides/{name}.md" for name in ("cluster", "campaigns", "statistics", "upkeep")}
+SLOW |= {"docs/tutorial.md", "docs/concepts/lingering.md"}
 
 
 @pytest.mark.parametrize("name", PAGES)

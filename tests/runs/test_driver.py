@@ -136,7 +136,10 @@ def test_stopped_run_goes_on_with_the_same_command(undisturbed, running, tmp_pat
     if signum != signal.SIGKILL:
         assert (process.returncode, out) == (130, "")
         *progress, last = err.splitlines()
-        assert all(f" of {STARTS:,} starts, " in line for line in progress), err
+        # On a busy machine Ray takes long to start, which is said once.
+        waited = [line for line in progress if line.startswith("Waiting for Ray to start")]
+        assert all(f" of {STARTS:,} starts, " in line for line in progress if line not in waited), err
+        assert len(waited) <= 1
         assert last == (
             f"Stopped. {stored:,} of {STARTS:,} starts are stored in {tmp_path / 'atlas'}; "
             "the same command goes on from there."
