@@ -10,8 +10,7 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Before NumPy and XLA make their threads, here and in every process that a test starts: matrices are small, and threads
 # that wait for each other's halves of them keep busy the cores that the other files are tested on.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("NPROC", "1")
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "NPROC": "1"}
 # Before a test imports Ray, which looks then: it listens on loopback alone.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 

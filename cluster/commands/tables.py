@@ -25,8 +25,9 @@ from cluster.commands.output import choose_format, write_table, write_text
 from cluster.usage import program
 from enumerator.catalogue.catalogue import Catalogue
 from enumerator.catalogue.selection import COUNTED, counted_together
+from enumerator.catalogue.snapshot import Snapshot
 from enumerator.stop_levels import FLOW_TIMES, GRADIENT_NORMS
-from enumerator.storage.sql import quoted
+from enumerator.storage.sql import quoted, run
 
 _TABLES = {
     "minima": ("The minima, with hits and frequency.", "atlas --students 17 --sort -frequency --limit 5"),
@@ -127,24 +128,27 @@ def _show(
     """
     format = choose_format(format, output)
     atlas = Catalogue(catalogue)
-    found = atlas.minimum_row(minimum)
+    tables = atlas.snapshot()
+    found = atlas.minimum_row(minimum, tables)
     if format == "table":
         width = shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
         (row,) = found.to_pylist()
-        counted = _by_campaign(atlas, row) if has_unlike_campaigns(row) else ()
-        (teacher,) = atlas.landscapes(landscape=row["landscape_id"], columns="teacher")["teacher"].to_pylist()
+        counted = _by_campaign(tables, row) if has_unlike_campaigns(row) else ()
+        landscape = tables.select("landscapes", {"landscape": row["landscape_id"], "columns": "teacher"})
+        (teacher,) = landscape["teacher"].to_pylist()
         write_text(describe(row, width, counted, teacher), output)
     else:
         write_table(found, None, format, output)
 
 
-def _by_campaign(atlas: Catalogue, minimum: dict[str, Any]) -> list[dict[str, Any]]:
+def _by_campaign(tables: Snapshot, minimum: dict[str, Any]) -> list[dict[str, Any]]:
     """Hits, starts and frequency of a minimum or saddle in each campaign on its landscape."""
     ended = f"coalesce(starts.minimum_id, starts.saddle_id) = {quoted(minimum['minimum_id'])}"
     counts = f"count(*) filter ({ended}) as hits, count(*) as starts, hits / count(*) as frequency"
     where = f"starts.landscape_id = {quoted(minimum['landscape_id'])}"
     named = f"select campaign_name, {counts} from starts join campaigns using (campaign_id)"
-    return atlas.sql(f"{named} where {where} group by campaign_name order by campaign_name").to_pylist()
+    query = f"{named} where {where} group by campaign_name order by campaign_name"
+    return run(query, tables.datasets(("starts", "campaigns"))).to_pylist()
 
 
 def _sql(

@@ -250,9 +250,9 @@ class Catalogue:
         chosen = campaign_ids({"campaign": name}, self.datasets({"campaigns"})) or []
         return chosen[0]
 
-    def minimum_row(self, name: str) -> pa.Table:
-        """The row that `minimum` gives of `name`, a label or id, as a table. Raises InputError."""
-        tables = self.snapshot({"landscapes", "campaigns", "minima", "saddles", "starts"})
+    def minimum_row(self, name: str, tables: Snapshot | None = None) -> pa.Table:
+        """The row that `minimum` gives of `name`, a label or id, now or in `tables`. Raises InputError."""
+        tables = tables or self.snapshot({"landscapes", "campaigns", "minima", "saddles", "starts"})
         found = tables.minimum_row(check_text("minimum", name))
         if found is None:
             raise InputError(f"no minimum {name!r} in {self.store.address} ({nearest(name, tables.labels())}).")

@@ -11,6 +11,7 @@ import pytest
 from cluster.cli import run_command
 from enumerator.catalogue.campaign_names import name_of
 from enumerator.catalogue.orbit_sizes import isotropy_order
+from enumerator.catalogue.store import Store
 from enumerator.problem import Campaign, Dynamics, InitialLaw, Landscape
 from enumerator.symmetry.canonical import canonical_form
 from tests.support.stand_ins import commit, make_campaign, make_point, make_result, new_catalogue
@@ -50,6 +51,15 @@ def test_an_orbit_of_other_teachers_counts_their_permutations_alone(tmp_path):
     point = make_point(campaign.landscape, 0.3, isotropy="S1^4", orbit_size_log10=math.log10(48))
     atlas.commit_shard(make_result(campaign, 0, 10, [point]), 0, 10)
     assert atlas.minimum(atlas.minima()["label"][0].as_py())["orbit_size"] == "48"
+
+
+def test_all_that_is_shown_is_of_one_moment(atlas, capsys, monkeypatch):
+    label = atlas.minima(students=17)["label"][0].as_py()
+    opened, usual = [], Store.open_all
+    monkeypatch.setattr(Store, "open_all", lambda self, *names: opened.append(names) or usual(self, *names))
+    assert run_command(["show", atlas.store.address, label]) == 0
+    assert "frequency" in capsys.readouterr().out
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize(

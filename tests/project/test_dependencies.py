@@ -61,7 +61,7 @@ def test_the_examples_of_the_pages_use_only_what_is_installed():
 
 def test_no_text_names_an_extra_that_is_not_there():
     extras = set(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    texts = [*modules("enumerator"), *modules("cluster"), *modules("scripts"), *PROJECT.glob("*.md"), *deployed()]
+    texts = [*modules("enumerator"), *modules("cluster"), *modules("scripts"), *pages(), *deployed()]
     for path in texts:
         assert set(re.findall(r"enumerator\[(\w+)\]", path.read_text(encoding="utf-8"))) <= extras, path
 
