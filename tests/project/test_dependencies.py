@@ -4,11 +4,12 @@ import ast
 import re
 import sys
 import tomllib
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import distributions, packages_distributions, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from tests.support.pages import blocks, pages
 from tests.support.project import PROJECT, modules, named, packages_of
@@ -82,3 +83,14 @@ def test_constraints_pin_every_dependency_and_what_it_needs():
             further = map(Requirement, requires(requirement.name) or ())
             waiting += [one for one in further if one.marker is None or one.marker.evaluate({"extra": extra})]
     assert len(seen) > 50
+
+
+def test_what_is_pinned_installs_on_every_python_that_the_project_takes():
+    """The first release of each: systems stay at theirs for years."""
+    promised = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["requires-python"]
+    pythons = [f"3.{minor}.0" for minor in range(8, 20) if f"3.{minor}.0" in SpecifierSet(promised)]
+    assert pythons[0] == "3.11.0"
+    known = {found.metadata["Name"].lower(): found.metadata.get("Requires-Python") for found in distributions()}
+    taken = {name: SpecifierSet(known.get(name) or "") for name in PINNED}
+    assert len(PINNED & known.keys()) > 100
+    assert not [(name, python) for name in taken for python in pythons if python not in taken[name]]
